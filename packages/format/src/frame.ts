@@ -1,0 +1,115 @@
+import { PresyncError } from '@presync/runtime/errors';
+
+/**
+ * The zstd frame (RFC 8878), as far as presync must know it: to refuse a frame that lies about its size before a decoder allocates
+ * anything, to see that there is exactly one, and to write an uncompressed one.
+ */
+
+const MAGIC = 0xfd2fb528;
+/** Block_Maximum_Size of RFC 8878, 3.1.1.2.4. */
+const MAX_BLOCK = 128 * 1024;
+const CHECKSUM_LENGTH = 4;
+
+export interface FrameInfo {
+  /** Bytes of plaintext that the frame declares. */
+  contentSize: number;
+  checksum: boolean;
+}
+
+/**
+ * Walks the whole frame without decoding it. Rejects with CHUNK_CORRUPT unless `bytes` is exactly one frame, without dictionary, that
+ * declares a content size. `what` names the object in the error.
+ */
+export function inspectFrame(bytes: Uint8Array, what: string): FrameInfo {
+  const bad = (why: string): PresyncError =>
+    new PresyncError('CHUNK_CORRUPT', `${what} is not a well-formed zstd frame: ${why}`, {
+      hint: 'the object is damaged; take a new snapshot, or restore the object from a copy of the repository',
+    });
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (bytes.length < 9 || view.getUint32(0, true) !== MAGIC) throw bad('it does not begin like one');
+  const descriptor = view.getUint8(4);
+  const sizeFlag = descriptor >> 6;
+  const singleSegment = (descriptor & 0x20) !== 0;
+  const checksum = (descriptor & 0x04) !== 0;
+  if ((descriptor & 0x08) !== 0) throw bad('a reserved bit is set');
+  if ((descriptor & 0x03) !== 0) throw bad('it needs a dictionary');
+  let at = singleSegment ? 5 : 6;
+  const sizeLength = sizeFlag === 0 ? (singleSegment ? 1 : 0) : 1 << sizeFlag;
+  if (sizeLength === 0) throw bad('it declares no content size');
+  if (at + sizeLength > bytes.length) throw bad('it is cut short');
+  const contentSize = readSize(view, at, sizeLength);
+  at += sizeLength;
+  for (;;) {
+    if (at + 3 > bytes.length) throw bad('it is cut short');
+    const header = view.getUint8(at) | (view.getUint8(at + 1) << 8) | (view.getUint8(at + 2) << 16);
+    const type = (header >> 1) & 0x03;
+    const size = header >> 3;
+    if (type === 3) throw bad('a block has the reserved type');
+    if (size > MAX_BLOCK) throw bad('a block is too large');
+    at += 3 + (type === 1 ? 1 : size);
+    if ((header & 1) !== 0) break;
+  }
+  if (checksum) at += CHECKSUM_LENGTH;
+  if (at > bytes.length) throw bad('it is cut short');
+  if (at < bytes.length) throw bad(`${bytes.length - at} bytes follow it`);
+  return { contentSize, checksum };
+}
+
+function readSize(view: DataView, at: number, length: number): number {
+  switch (length) {
+    case 1:
+      return view.getUint8(at);
+    case 2:
+      return view.getUint16(at, true) + 256;
+    case 4:
+      return view.getUint32(at, true);
+    default:
+      return Number(view.getBigUint64(at, true));
+  }
+}
+
+/** Bytes of the header that `writeHeader` writes: magic, descriptor, four bytes of content size. */
+const HEADER_LENGTH = 9;
+
+/** A single-segment header with a four-byte content size. */
+function writeHeader(frame: Buffer, contentSize: number, checksum: boolean): void {
+  frame.writeUInt32LE(MAGIC, 0);
+  frame.writeUInt8(0x80 | 0x20 | (checksum ? 0x04 : 0), 4);
+  frame.writeUInt32LE(contentSize, 5);
+}
+
+/**
+ * A frame of raw blocks around `plain`. `compressed` is a frame of the same plaintext that carries a checksum: its last four bytes
+ * (the low half of the plaintext's XXH64) serve this frame as well.
+ */
+export function rawFrame(plain: Uint8Array, compressed: Uint8Array): Buffer {
+  const blocks = Math.max(1, Math.ceil(plain.length / MAX_BLOCK));
+  const frame = Buffer.allocUnsafe(HEADER_LENGTH + blocks * 3 + plain.length + CHECKSUM_LENGTH);
+  writeHeader(frame, plain.length, true);
+  let at = HEADER_LENGTH;
+  for (let block = 0; block < blocks; block++) {
+    const start = block * MAX_BLOCK;
+    const size = Math.min(MAX_BLOCK, plain.length - start);
+    frame.writeUIntLE((size << 3) | (block === blocks - 1 ? 1 : 0), at, 3);
+    frame.set(plain.subarray(start, start + size), at + 3);
+    at += 3 + size;
+  }
+  frame.set(compressed.subarray(compressed.length - CHECKSUM_LENGTH), at);
+  return frame;
+}
+
+/**
+ * Gives a frame from an encoder that streams (and so does not know the size when it writes the header) a header that declares
+ * the content size. Only the header changes; blocks never refer to it.
+ */
+export function declareContentSize(frame: Uint8Array, contentSize: number): Buffer {
+  const descriptor = frame[4] ?? 0;
+  const windowed = (descriptor & 0x20) === 0;
+  if (!windowed || descriptor >> 6 !== 0) return Buffer.from(frame);
+  const header = Buffer.alloc(10);
+  header.writeUInt32LE(MAGIC, 0);
+  header.writeUInt8(0x80 | (descriptor & 0x04), 4);
+  header.writeUInt8(frame[5] ?? 0, 5);
+  header.writeUInt32LE(contentSize, 6);
+  return Buffer.concat([header, frame.subarray(6)]);
+}
