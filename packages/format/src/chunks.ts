@@ -57,7 +57,10 @@ function pathHash(path: string): number {
  *
  * The boundaries are the writer's choice: a reader follows the index. They only have to be stable from run to run.
  */
-export function* planChunks<F extends ArchiveFile>(files: Iterable<F>, chunkSize: number): Generator<ChunkLayout<F>> {
+export function* planChunks<F extends ArchiveFile>(
+  files: Iterable<F>,
+  chunkSize: number,
+): Generator<ChunkLayout<F>> {
   let bundle: F[] = [];
   let bundled = 0;
   let bundleClass: ArchiveFileClass = 'immutable';
@@ -100,7 +103,11 @@ function layoutBundle<F extends ArchiveFile>(files: F[]): ChunkLayout<F> {
   return { length: at, begins: files, completes: undefined, segments };
 }
 
-function* layoutLarge<F extends ArchiveFile>(file: F, header: number, chunkSize: number): Generator<ChunkLayout<F>> {
+function* layoutLarge<F extends ArchiveFile>(
+  file: F,
+  header: number,
+  chunkSize: number,
+): Generator<ChunkLayout<F>> {
   for (let offset = 0; offset < file.size; offset += chunkSize) {
     const length = Math.min(chunkSize, file.size - offset);
     const first = offset === 0;
@@ -148,11 +155,14 @@ export function createChunkReader<F extends ArchiveFile>(chunkSize: number): Chu
       if (open !== undefined) throw bad(`${file.path} begins before ${open.file.path} is complete`);
       pending.push(file);
       pendingLength += tarHeaderLength(file.path) + file.size + tarPadding(file.size);
-      if (pending.length > 1 && pendingLength > chunkSize) throw bad(`a bundle that ends with ${file.path} exceeds the chunk size`);
+      if (pending.length > 1 && pendingLength > chunkSize)
+        throw bad(`a bundle that ends with ${file.path} exceeds the chunk size`);
     },
     chunk(length) {
       if (ended) throw bad("a chunk comes after the archive's end");
-      if (length > chunkSize + MAX_CHUNK_OVERHEAD) throw bad(`a chunk of ${length} bytes exceeds the chunk size`);
+      if (!(length > 0)) throw bad(`a chunk is ${length} bytes long`);
+      if (length > chunkSize + MAX_CHUNK_OVERHEAD)
+        throw bad(`a chunk of ${length} bytes exceeds the chunk size`);
       if (open !== undefined) {
         const { file, offset } = open;
         const rest = file.size - offset;
@@ -181,7 +191,9 @@ export function createChunkReader<F extends ArchiveFile>(chunkSize: number): Chu
       }
       const header = tarHeaderLength(first.path);
       if (pending.length > 1 || length <= header || length >= header + first.size) {
-        throw bad(`the chunk that begins with ${first.path} is ${length} bytes long, its files are ${pendingLength}`);
+        throw bad(
+          `the chunk that begins with ${first.path} is ${length} bytes long, its files are ${pendingLength}`,
+        );
       }
       pending = [];
       pendingLength = 0;

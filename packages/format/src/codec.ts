@@ -52,8 +52,11 @@ export function createNativeCodec(): Codec {
     async decode(frame, { length, what }) {
       assertSize(inspectFrame(frame, what).contentSize, length, what);
       const plain = await new Promise<Buffer>((resolve, reject) => {
-        zlib.zstdDecompress(frame, { chunkSize: Math.max(length, 64), maxOutputLength: Math.max(length, 1) }, (error, result) =>
-          error === null ? resolve(result) : reject(corrupt(what, messageOf(error), error)),
+        zlib.zstdDecompress(
+          frame,
+          { chunkSize: Math.max(length, 64), maxOutputLength: Math.max(length, 1) },
+          (error, result) =>
+            error === null ? resolve(result) : reject(corrupt(what, messageOf(error), error)),
         );
       });
       // node:zlib decodes the first frame only and reports no shortfall (nodejs/node#64741).
@@ -63,32 +66,74 @@ export function createNativeCodec(): Codec {
   };
 }
 
+/** Bytes that the WebAssembly codec is given at once: its memory is fixed at 16 MiB, so a whole chunk may not fit in it. */
+const ENCODE_SLICE = 128 * 1024;
+/** Smaller, since a slice of a hostile frame may unfold to as much as 128 KiB for each four bytes before it can be stopped. */
+const DECODE_SLICE = 4 * 1024;
+
 /** zstd-codec (WebAssembly), for runtimes without native zstd. Its frames carry no checksum; the format does not demand one. */
 export async function createWasmCodec(): Promise<Codec> {
-  const { ZstdCodec } = (await import('zstd-codec')).default;
-  const zstd = await new Promise<import('zstd-codec').Zstd>((resolve) => ZstdCodec.run(resolve));
-  // `Simple` aborts for lack of memory at 8 MiB; `Streaming` works at any size.
-  const streaming = new zstd.Streaming();
+  const { run } = (await import('zstd-codec/lib/module.js')).default;
+  const binding = await new Promise<import('zstd-codec/lib/module.js').Binding>((resolve) => run(resolve));
   return {
     name: 'wasm',
     async encode(plain, { level }) {
-      const frame = streaming.compress(plain, level);
-      if (frame === null) throw new PresyncError('INTERNAL', 'zstd-codec could not compress a chunk');
-      return declareContentSize(frame, plain.length);
+      const parts: Uint8Array[] = [];
+      const stream = new binding.ZstdCompressStreamBinding();
+      let complete = false;
+      try {
+        const sink = (bytes: Uint8Array): void => void parts.push(Uint8Array.from(bytes));
+        complete =
+          stream.begin(level) && feed(stream, plain, ENCODE_SLICE, sink, () => false) && stream.end(sink);
+      } catch (error) {
+        throw new PresyncError('INTERNAL', `zstd-codec could not compress a chunk: ${messageOf(error)}`, {
+          cause: error,
+        });
+      } finally {
+        stream.delete();
+      }
+      if (!complete) throw new PresyncError('INTERNAL', 'zstd-codec could not compress a chunk');
+      const frame = declareContentSize(Buffer.concat(parts), plain.length);
+      return frame.length > plain.length * WORTHWHILE ? rawFrame(plain, frame) : frame;
     },
     async decode(frame, { length, what }) {
       assertSize(inspectFrame(frame, what).contentSize, length, what);
-      let plain: Uint8Array | null;
+      const plain = new Uint8Array(length);
+      let at = 0;
+      const sink = (bytes: Uint8Array): void => {
+        if (at + bytes.length <= length) plain.set(bytes, at);
+        at += bytes.length;
+      };
+      const stream = new binding.ZstdDecompressStreamBinding();
+      let complete = false;
       try {
-        plain = streaming.decompress(frame, length);
+        complete =
+          stream.begin() && feed(stream, frame, DECODE_SLICE, sink, () => at > length) && stream.end(sink);
       } catch (error) {
         throw isPresyncError(error) ? error : corrupt(what, messageOf(error), error);
+      } finally {
+        stream.delete();
       }
-      if (plain === null) throw corrupt(what, 'it cannot be decoded');
-      assertSize(plain.length, length, what);
+      if (at > length) throw corrupt(what, `it unfolds to more than ${length} bytes`);
+      if (!complete) throw corrupt(what, 'it cannot be decoded');
+      assertSize(at, length, what);
       return plain;
     },
   };
+}
+
+/** Gives `bytes` to a stream slice by slice until `stop` says so; false when the stream fails or was stopped. */
+function feed(
+  stream: import('zstd-codec/lib/module.js').ZstdStream,
+  bytes: Uint8Array,
+  slice: number,
+  sink: (bytes: Uint8Array) => void,
+  stop: () => boolean,
+): boolean {
+  for (let at = 0; at < bytes.length; at += slice) {
+    if (!stream.transform(bytes.subarray(at, at + slice), sink) || stop()) return false;
+  }
+  return true;
 }
 
 function corrupt(what: string, why: string, cause?: unknown): PresyncError {
@@ -99,5 +144,6 @@ function corrupt(what: string, why: string, cause?: unknown): PresyncError {
 }
 
 function assertSize(actual: number, expected: number, what: string): void {
-  if (actual !== expected) throw corrupt(what, `it holds ${actual} bytes of plaintext, and should hold ${expected}`);
+  if (actual !== expected)
+    throw corrupt(what, `it holds ${actual} bytes of plaintext, and should hold ${expected}`);
 }

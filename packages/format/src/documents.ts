@@ -24,7 +24,11 @@ export function parseDocument<T>(bytes: Uint8Array, schema: z.ZodType<T>, what: 
     if (!head.success) throw invalid(what, `it is not a presync ${kind} document`);
     if (head.data.version > FORMAT_VERSION) throw tooNew(what, `format version ${head.data.version}`);
   }
-  return parseValue(json, schema, what);
+  const document = parseValue(json, schema, what);
+  // One spelling only, so that no byte of it can change unnoticed.
+  if (Buffer.compare(encodeDocument(document), bytes) !== 0)
+    throw invalid(what, 'it is not in canonical form');
+  return document;
 }
 
 /** Checks an already parsed value; FORMAT_INVALID names the field. */
@@ -38,7 +42,7 @@ export function parseValue<T>(value: unknown, schema: z.ZodType<T>, what: string
 export function parseJson(bytes: Uint8Array, what: string): unknown {
   if (bytes.length > MAX_DOCUMENT_SIZE) throw invalid(what, `it is larger than ${MAX_DOCUMENT_SIZE} bytes`);
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes));
   } catch (error) {
     throw invalid(what, messageOf(error), error);
   }

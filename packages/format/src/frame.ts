@@ -39,6 +39,8 @@ export function inspectFrame(bytes: Uint8Array, what: string): FrameInfo {
   if (at + sizeLength > bytes.length) throw bad('it is cut short');
   const contentSize = readSize(view, at, sizeLength);
   at += sizeLength;
+  // What raw and RLE blocks unfold to stands in their headers: a run of RLE blocks is the cheapest bomb (32,768 : 1).
+  let plainSize = 0;
   for (;;) {
     if (at + 3 > bytes.length) throw bad('it is cut short');
     const header = view.getUint8(at) | (view.getUint8(at + 1) << 8) | (view.getUint8(at + 2) << 16);
@@ -46,6 +48,9 @@ export function inspectFrame(bytes: Uint8Array, what: string): FrameInfo {
     const size = header >> 3;
     if (type === 3) throw bad('a block has the reserved type');
     if (size > MAX_BLOCK) throw bad('a block is too large');
+    if (type !== 2) plainSize += size;
+    if (plainSize > contentSize)
+      throw bad(`it unfolds to more than the ${contentSize} bytes that it declares`);
     at += 3 + (type === 1 ? 1 : size);
     if ((header & 1) !== 0) break;
   }
@@ -68,24 +73,34 @@ function readSize(view: DataView, at: number, length: number): number {
   }
 }
 
-/** Bytes of the header that `writeHeader` writes: magic, descriptor, four bytes of content size. */
-const HEADER_LENGTH = 9;
+/** Bytes of the header that `writeHeader` writes: magic, descriptor, window, four bytes of content size. */
+const HEADER_LENGTH = 10;
 
-/** A single-segment header with a four-byte content size. */
+/** Window_Descriptor of 128 KiB (exponent 7 above 2^10): the least that blocks of MAX_BLOCK need. */
+const SMALL_WINDOW = 7 << 3;
+
+/**
+ * A header with a four-byte content size. Raw blocks refer to nothing before them, so the window is as small as it may be: a
+ * single-segment frame would make a streaming decoder hold the whole chunk.
+ */
 function writeHeader(frame: Buffer, contentSize: number, checksum: boolean): void {
   frame.writeUInt32LE(MAGIC, 0);
-  frame.writeUInt8(0x80 | 0x20 | (checksum ? 0x04 : 0), 4);
-  frame.writeUInt32LE(contentSize, 5);
+  frame.writeUInt8(0x80 | (checksum ? 0x04 : 0), 4);
+  frame.writeUInt8(SMALL_WINDOW, 5);
+  frame.writeUInt32LE(contentSize, 6);
 }
 
 /**
- * A frame of raw blocks around `plain`. `compressed` is a frame of the same plaintext that carries a checksum: its last four bytes
- * (the low half of the plaintext's XXH64) serve this frame as well.
+ * A frame of raw blocks around `plain`. `compressed` is a frame of the same plaintext; when it carries a checksum, its last four
+ * bytes (the low half of the plaintext's XXH64) serve this frame as well, otherwise this one carries none either.
  */
 export function rawFrame(plain: Uint8Array, compressed: Uint8Array): Buffer {
+  const checksum = ((compressed[4] ?? 0) & 0x04) !== 0;
   const blocks = Math.max(1, Math.ceil(plain.length / MAX_BLOCK));
-  const frame = Buffer.allocUnsafe(HEADER_LENGTH + blocks * 3 + plain.length + CHECKSUM_LENGTH);
-  writeHeader(frame, plain.length, true);
+  const frame = Buffer.allocUnsafe(
+    HEADER_LENGTH + blocks * 3 + plain.length + (checksum ? CHECKSUM_LENGTH : 0),
+  );
+  writeHeader(frame, plain.length, checksum);
   let at = HEADER_LENGTH;
   for (let block = 0; block < blocks; block++) {
     const start = block * MAX_BLOCK;
@@ -94,7 +109,7 @@ export function rawFrame(plain: Uint8Array, compressed: Uint8Array): Buffer {
     frame.set(plain.subarray(start, start + size), at + 3);
     at += 3 + size;
   }
-  frame.set(compressed.subarray(compressed.length - CHECKSUM_LENGTH), at);
+  if (checksum) frame.set(compressed.subarray(compressed.length - CHECKSUM_LENGTH), at);
   return frame;
 }
 

@@ -2,12 +2,20 @@ import { createReadStream, createWriteStream } from 'node:fs';
 import { Readable } from 'node:stream';
 import { finished, pipeline } from 'node:stream/promises';
 import { createZstdCompress, createZstdDecompress, constants as zlib } from 'node:zlib';
-import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { ioError, isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { z } from 'zod';
 import { type ArchiveFile, type ChunkLayout, compareFiles, createChunkReader } from './chunks.ts';
 import { createSha256, type Sha256 } from './digest.ts';
 import { countSchema, sha256Schema } from './documents.ts';
-import { MAX_CHUNK_SIZE, MAX_CHUNKS, MAX_FILE_SIZE, MAX_FILES, MAX_FRAME_OVERHEAD, MAX_INDEX_LENGTH, MAX_INDEX_LINE } from './limits.ts';
+import {
+  MAX_CHUNK_SIZE,
+  MAX_CHUNKS,
+  MAX_FILE_SIZE,
+  MAX_FILES,
+  MAX_FRAME_OVERHEAD,
+  MAX_INDEX_LENGTH,
+  MAX_INDEX_LINE,
+} from './limits.ts';
 import { isSafePath } from './paths.ts';
 
 /**
@@ -87,7 +95,9 @@ export function createIndexWriter(path: string, { chunkSize }: { chunkSize: numb
       }
     },
     output,
-  );
+  ).catch((error: unknown) => {
+    throw ioError(error, 'write the index', path);
+  });
   // Reported by whichever call comes next.
   done.catch(() => {});
 
@@ -149,7 +159,12 @@ const chunkSchema = z.strictObject({
   size: z.int().min(1),
   sha256: sha256Schema,
 });
-const endSchema = z.strictObject({ end: z.literal(true), files: countSchema, chunks: countSchema, bytes: countSchema });
+const endSchema = z.strictObject({
+  end: z.literal(true),
+  files: countSchema,
+  chunks: countSchema,
+  bytes: countSchema,
+});
 
 export interface ReadIndexOptions {
   /** Plaintext bytes that the manifest states. */
@@ -168,7 +183,10 @@ export interface ReadIndexOptions {
  * Streams an index that was already proved to be the manifest's (size and SHA-256). Rejects with INDEX_CORRUPT, or PATH_UNSAFE for a name that
  * would leave its part or clashes with another one when letter case is ignored.
  */
-export async function* readIndex(source: string | AsyncIterable<Uint8Array>, options: ReadIndexOptions): AsyncGenerator<IndexedChunk> {
+export async function* readIndex(
+  source: string | AsyncIterable<Uint8Array>,
+  options: ReadIndexOptions,
+): AsyncGenerator<IndexedChunk> {
   const { what, chunkSize, signal } = options;
   const chunks = createChunkReader<IndexedFile>(chunkSize);
   const seen = new Set<string>();
@@ -183,20 +201,29 @@ export async function* readIndex(source: string | AsyncIterable<Uint8Array>, opt
     const value = parseLine(text, what);
     if (!head) {
       const { chunkSize: stated } = check(headSchema, value, what);
-      if (stated !== chunkSize) throw corrupt(what, `its chunk size is ${stated}, the repository's ${chunkSize}`);
+      if (stated !== chunkSize)
+        throw corrupt(what, `its chunk size is ${stated}, the repository's ${chunkSize}`);
       head = true;
     } else if (isRecord(value) && 'chunk' in value) {
       const { chunk, length, size, sha256 } = check(chunkSchema, value, what);
-      if (size > length + MAX_FRAME_OVERHEAD) throw corrupt(what, `chunk ${chunk} claims ${size} stored bytes for ${length}`);
+      if (size > length + MAX_FRAME_OVERHEAD)
+        throw corrupt(what, `chunk ${chunk} claims ${size} stored bytes for ${length}`);
       totals.chunks += 1;
       if (totals.chunks > MAX_CHUNKS) throw corrupt(what, `it has more than ${MAX_CHUNKS} chunks`);
       const layout = chunks.chunk(length);
       yield { ...layout, ordinal: totals.chunks - 1, sha256: chunk, storedSize: size, storedSha256: sha256 };
     } else if (isRecord(value) && 'file' in value) {
       const line = check(fileSchema, value, what);
-      const file: IndexedFile = { path: line.file, size: line.size, class: line.class, mode: line.mode, mtimeMs: line.mtime };
+      const file: IndexedFile = {
+        path: line.file,
+        size: line.size,
+        class: line.class,
+        mode: line.mode,
+        mtimeMs: line.mtime,
+      };
       assertPlace(file, options.parts, seen, what);
-      if (previous !== undefined && compareFiles(previous, file) >= 0) throw corrupt(what, `${file.path} is out of order`);
+      if (previous !== undefined && compareFiles(previous, file) >= 0)
+        throw corrupt(what, `${file.path} is out of order`);
       previous = file;
       totals.files += 1;
       totals.bytes += file.size;
@@ -206,9 +233,13 @@ export async function* readIndex(source: string | AsyncIterable<Uint8Array>, opt
       const end = check(endSchema, value, what);
       chunks.end();
       for (const field of ['files', 'chunks', 'bytes'] as const) {
-        if (end[field] !== totals[field]) throw corrupt(what, `it states ${end[field]} ${field} and has ${totals[field]}`);
+        if (end[field] !== totals[field])
+          throw corrupt(what, `it states ${end[field]} ${field} and has ${totals[field]}`);
         if (options.totals !== undefined && options.totals[field] !== totals[field]) {
-          throw corrupt(what, `the manifest states ${options.totals[field]} ${field}, the index has ${totals[field]}`);
+          throw corrupt(
+            what,
+            `the manifest states ${options.totals[field]} ${field}, the index has ${totals[field]}`,
+          );
         }
       }
       ended = true;
@@ -220,19 +251,36 @@ export async function* readIndex(source: string | AsyncIterable<Uint8Array>, opt
 function assertPlace(file: IndexedFile, parts: readonly string[], seen: Set<string>, what: string): void {
   const folder = file.path.slice(0, file.path.lastIndexOf('/'));
   if (!parts.includes(folder)) {
-    throw new PresyncError('PATH_UNSAFE', `${what} names ${file.path}, which lies in none of the snapshot's database folders`, {
-      hint: 'do not use this snapshot',
-    });
+    throw new PresyncError(
+      'PATH_UNSAFE',
+      `${what} names ${file.path}, which lies in none of the snapshot's database folders`,
+      {
+        hint: 'do not use this snapshot',
+      },
+    );
   }
   const folded = file.path.toLowerCase();
+  // Parts may lie within each other (a relay chain's parachains folder), so a file could take the place of a folder.
+  if (parts.some((part) => `${part.toLowerCase()}/`.startsWith(`${folded}/`))) {
+    throw new PresyncError(
+      'PATH_UNSAFE',
+      `${what} names ${file.path} as a file, and it is a database folder`,
+      { hint: 'do not use this snapshot' },
+    );
+  }
   if (seen.has(folded)) {
-    throw new PresyncError('PATH_UNSAFE', `${what} names ${file.path} twice, if letter case is ignored`, { hint: 'do not use this snapshot' });
+    throw new PresyncError('PATH_UNSAFE', `${what} names ${file.path} twice, if letter case is ignored`, {
+      hint: 'do not use this snapshot',
+    });
   }
   seen.add(folded);
 }
 
 /** Decodes and cuts into lines; stops at the stated length, so that a decompression bomb is never unfolded. */
-async function* indexLines(source: string | AsyncIterable<Uint8Array>, options: ReadIndexOptions): AsyncGenerator<string> {
+async function* indexLines(
+  source: string | AsyncIterable<Uint8Array>,
+  options: ReadIndexOptions,
+): AsyncGenerator<string> {
   const { what, length, signal } = options;
   if (length > MAX_INDEX_LENGTH) throw corrupt(what, `it would be ${length} bytes long`);
   const input = typeof source === 'string' ? createReadStream(source) : Readable.from(source);
@@ -242,21 +290,28 @@ async function* indexLines(source: string | AsyncIterable<Uint8Array>, options: 
   flow.catch(() => {});
   let rest = '';
   let total = 0;
-  const text = new TextDecoder('utf-8', { fatal: true });
+  const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
   try {
     for await (const bytes of decoder as AsyncIterable<Buffer>) {
       total += bytes.length;
-      if (total > length) throw corrupt(what, `it unfolds to more than the ${length} bytes that the manifest states`);
+      if (total > length)
+        throw corrupt(what, `it unfolds to more than the ${length} bytes that the manifest states`);
       const lines = (rest + text.decode(bytes, { stream: true })).split('\n');
       rest = lines.pop() ?? '';
       if (rest.length > MAX_INDEX_LINE) throw corrupt(what, `a line is longer than ${MAX_INDEX_LINE} bytes`);
       yield* lines;
     }
-    if (total !== length) throw corrupt(what, `it unfolds to ${total} bytes, and the manifest states ${length}`);
+    if (total !== length)
+      throw corrupt(what, `it unfolds to ${total} bytes, and the manifest states ${length}`);
+    // The decoder holds back the bytes of an incomplete character; without this call they would pass unseen.
+    rest += text.decode();
     if (rest !== '') throw corrupt(what, 'its last line is cut short');
   } catch (error) {
     throwIfAborted(signal);
-    throw isPresyncError(error) ? error : corrupt(what, messageOf(error), error);
+    if (isPresyncError(error)) throw error;
+    if (error instanceof Error && 'syscall' in error)
+      throw ioError(error, 'read', typeof source === 'string' ? source : what);
+    throw corrupt(what, messageOf(error), error);
   } finally {
     input.destroy();
     decoder.destroy();
@@ -280,7 +335,9 @@ function check<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
   const field = issue?.path.join('.') ?? '';
   const shown = JSON.stringify(value)?.slice(0, 200) ?? '';
   if (field === 'file') {
-    throw new PresyncError('PATH_UNSAFE', `${what} names ${shown}: ${issue?.message}`, { hint: 'do not use this snapshot' });
+    throw new PresyncError('PATH_UNSAFE', `${what} names ${shown}: ${issue?.message}`, {
+      hint: 'do not use this snapshot',
+    });
   }
   throw corrupt(what, `line ${shown}: ${field} ${issue?.message ?? 'does not fit'}`);
 }

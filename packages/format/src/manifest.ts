@@ -1,6 +1,17 @@
 import { PresyncError } from '@presync/runtime/errors';
 import { z } from 'zod';
-import { channelSchema, countSchema, FORMAT_VERSION, invalid, parseJson, parseValue, sequenceSchema, sha256Schema, timeSchema, tooNew } from './documents.ts';
+import {
+  channelSchema,
+  countSchema,
+  FORMAT_VERSION,
+  invalid,
+  parseJson,
+  parseValue,
+  sequenceSchema,
+  sha256Schema,
+  timeSchema,
+  tooNew,
+} from './documents.ts';
 import { MAX_FILES, MAX_INDEX_LENGTH, MAX_PARTS } from './limits.ts';
 import { isSafePath, isSafeSegment } from './paths.ts';
 
@@ -25,8 +36,13 @@ const partSchema = z.strictObject({
 
 const manifestSchema = z.strictObject({
   presync: z.literal('manifest'),
-  format: z.strictObject({ version: z.literal(1), minReader: z.int().min(1), features: z.array(textSchema).max(64) }),
-  repository: z.uuid(),
+  format: z.strictObject({
+    version: z.literal(1),
+    minReader: z.int().min(1),
+    features: z.array(textSchema).max(64),
+  }),
+  /** The repository that it was written to: its id, and the SHA-256 of its `presync.json`, byte for byte. */
+  repository: z.strictObject({ id: z.uuid(), sha256: sha256Schema }),
   channel: channelSchema,
   sequence: sequenceSchema,
   /** The manifest before it in the channel, byte for byte; null for the first. */
@@ -85,7 +101,11 @@ export function parseManifest(bytes: Uint8Array, what: string): Manifest {
   const head = z
     .looseObject({
       presync: z.literal('manifest'),
-      format: z.looseObject({ version: z.int().min(1), minReader: z.int().min(1), features: z.array(textSchema) }),
+      format: z.looseObject({
+        version: z.int().min(1),
+        minReader: z.int().min(1),
+        features: z.array(textSchema),
+      }),
     })
     .safeParse(json);
   if (!head.success) throw invalid(what, 'it is not a presync manifest');
@@ -103,7 +123,7 @@ export function parseManifest(bytes: Uint8Array, what: string): Manifest {
 export interface ManifestExpectations {
   now: Date;
   /** The repository that it was read from. */
-  repositoryId: string;
+  repository: { id: string; sha256: string };
   channel: string;
   sequence: number;
   /** The highest sequence of this channel that this machine has accepted; 0 when none. */
@@ -115,17 +135,34 @@ export interface ManifestExpectations {
 /** The rules that a well-formed, trusted manifest must meet here and now. */
 export function checkManifest(manifest: Manifest, expected: ManifestExpectations): void {
   const name = `snapshot ${manifest.channel}#${manifest.sequence}`;
-  if (manifest.repository !== expected.repositoryId || manifest.channel !== expected.channel || manifest.sequence !== expected.sequence) {
+  if (
+    manifest.repository.id !== expected.repository.id ||
+    manifest.channel !== expected.channel ||
+    manifest.sequence !== expected.sequence
+  ) {
     throw new PresyncError(
       'MANIFEST_CORRUPT',
-      `the manifest under ${expected.channel}#${expected.sequence} is of ${name} of repository ${manifest.repository}: it was moved or replayed`,
+      `the manifest under ${expected.channel}#${expected.sequence} is of ${name} of repository ${manifest.repository.id}: it was moved or replayed`,
       { hint: 'do not use this snapshot; find out who wrote to the repository' },
     );
   }
+  if (manifest.repository.sha256 !== expected.repository.sha256) {
+    throw new PresyncError(
+      'MANIFEST_CORRUPT',
+      `presync.json is not the one under which ${name} was written`,
+      {
+        hint: 'restore presync.json from a copy of the repository',
+      },
+    );
+  }
   if (expected.genesisHash !== undefined && manifest.chain.genesisHash !== expected.genesisHash) {
-    throw new PresyncError('MANIFEST_FOREIGN', `${name} is of the chain with genesis ${manifest.chain.genesisHash}, not ${expected.genesisHash}`, {
-      hint: 'check --channel and --store, or --genesis',
-    });
+    throw new PresyncError(
+      'MANIFEST_FOREIGN',
+      `${name} is of the chain with genesis ${manifest.chain.genesisHash}, not ${expected.genesisHash}`,
+      {
+        hint: 'check --channel and --store, or --genesis',
+      },
+    );
   }
   if (manifest.expires !== null && expected.now.getTime() >= Date.parse(manifest.expires)) {
     throw new PresyncError('MANIFEST_EXPIRED', `${name} expired at ${manifest.expires}`, {
@@ -133,8 +170,12 @@ export function checkManifest(manifest: Manifest, expected: ManifestExpectations
     });
   }
   if (manifest.sequence < expected.sequenceFloor) {
-    throw new PresyncError('MANIFEST_ROLLED_BACK', `${name} is older than #${expected.sequenceFloor}, which this machine has seen`, {
-      hint: 'find out why the repository went back; to restore an older snapshot on purpose, name it with --snapshot',
-    });
+    throw new PresyncError(
+      'MANIFEST_ROLLED_BACK',
+      `${name} is older than #${expected.sequenceFloor}, which this machine has seen`,
+      {
+        hint: 'find out why the repository went back; to restore an older snapshot on purpose, name it with --snapshot',
+      },
+    );
   }
 }

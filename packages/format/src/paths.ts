@@ -20,9 +20,13 @@ export function isSafePath(path: string): boolean {
 /** Rejects with PATH_UNSAFE unless the path is relative and made of safe segments. */
 export function assertSafePath(path: string, what: string): void {
   if (isSafePath(path)) return;
-  throw new PresyncError('PATH_UNSAFE', `${what} ${JSON.stringify(path.slice(0, MAX_PATH_LENGTH))} is not a safe relative path`, {
-    hint: 'do not use this snapshot; take a new one with presync on the source node',
-  });
+  throw new PresyncError(
+    'PATH_UNSAFE',
+    `${what} ${JSON.stringify(path.slice(0, MAX_PATH_LENGTH))} is not a safe relative path`,
+    {
+      hint: 'do not use this snapshot; take a new one with presync on the source node',
+    },
+  );
 }
 
 /** `<chain spec id>/<profile>`. */

@@ -22,7 +22,15 @@ export async function tarHeader(path: string, size: number): Promise<Buffer> {
   const archive = pack();
   // The entry is never finished: only its header is wanted. Errors of the teardown are of no interest.
   archive.on('error', () => {});
-  const entry = archive.entry({ name: path, size, mode: 0o644, mtime: new Date(0), uid: 0, gid: 0, type: 'file' });
+  const entry = archive.entry({
+    name: path,
+    size,
+    mode: 0o644,
+    mtime: new Date(0),
+    uid: 0,
+    gid: 0,
+    type: 'file',
+  });
   entry.on('error', () => {});
   const blocks: Buffer[] = [];
   for (;;) {

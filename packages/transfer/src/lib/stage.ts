@@ -1,0 +1,209 @@
+import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import {
+  channelSchema,
+  encodeDocument,
+  parseDocument,
+  sequenceSchema,
+  sha256Schema,
+} from '@presync/format/documents';
+import type { IndexedFile } from '@presync/format/index-file';
+import { errnoOf, PresyncError } from '@presync/runtime/errors';
+import { z } from 'zod';
+import { durableRename, replaceFile, syncDirectory } from './durable.ts';
+
+/**
+ * Where a part is put together before it takes the database's place. Beside the database folder lies `.presync/`, on the same
+ * file system, with the staged folder, the journal, and a note of how far the restore is:
+ *
+ * - `fetching`: the staged folder is half a database, and its seal (`CURRENT`, `metadata`) is not there under its name;
+ * - `sealed`: it is whole and durable, and only has to be moved.
+ */
+export interface PartPaths {
+  /** The part's path in the archive. */
+  part: string;
+  /** The database folder that a node opens. */
+  target: string;
+  /** `.presync` beside it. */
+  work: string;
+  /** The folder that is being put together. */
+  stage: string;
+  /** Where the old database waits until the new one is in place. */
+  replaced: string;
+}
+
+export function partPaths(basePath: string, part: string): PartPaths {
+  const target = join(basePath, ...part.split('/'));
+  const work = join(dirname(target), '.presync');
+  return {
+    part,
+    target,
+    work,
+    stage: join(work, `restore-${basename(target)}`),
+    replaced: join(work, `replaced-${basename(target)}`),
+  };
+}
+
+/** Where a file is staged. A seal file waits under another name until all others are durable. */
+export function stagedPath(paths: PartPaths, file: Pick<IndexedFile, 'path' | 'class'>): string {
+  return join(paths.stage, `${basename(file.path)}${file.class === 'seal' ? SEAL_SUFFIX : ''}`);
+}
+
+const SEAL_SUFFIX = '.presync-unsealed';
+
+const stateSchema = z.strictObject({
+  presync: z.literal('restore'),
+  version: z.literal(1),
+  channel: channelSchema,
+  sequence: sequenceSchema,
+  manifest: sha256Schema,
+  phase: z.enum(['fetching', 'sealed']),
+});
+
+export type RestoreState = z.infer<typeof stateSchema>;
+
+export function statePath(paths: PartPaths): string {
+  return join(paths.work, 'restore.json');
+}
+
+export async function readState(paths: PartPaths): Promise<RestoreState | undefined> {
+  const path = statePath(paths);
+  try {
+    return parseDocument(await readFile(path), stateSchema, path);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+export async function writeState(
+  paths: PartPaths,
+  state: Omit<RestoreState, 'presync' | 'version'>,
+): Promise<void> {
+  const { channel, sequence, manifest, phase } = state;
+  await replaceFile(
+    statePath(paths),
+    encodeDocument({ presync: 'restore', version: 1, channel, sequence, manifest, phase }),
+  );
+}
+
+/** True when the path is a folder with something in it. */
+export async function holdsAnything(path: string): Promise<boolean> {
+  try {
+    return (await readdir(path)).length > 0;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+/** Puts back a database that a killed restore had moved aside, so that there is one again while the next attempt runs. */
+export async function undoHalfSwap(paths: PartPaths): Promise<void> {
+  if ((await exists(paths.replaced)) && !(await exists(paths.target)))
+    await durableRename(paths.replaced, paths.target);
+}
+
+/** Makes or keeps the staged folder. Returns true when it holds files of an earlier attempt. */
+export async function openStage(paths: PartPaths): Promise<boolean> {
+  await mkdir(paths.work, { recursive: true, mode: 0o755 });
+  try {
+    await mkdir(paths.stage, { mode: 0o700 });
+    return false;
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST') throw error;
+  }
+  // An earlier attempt may have sealed it: nothing may look like a database while it is changed.
+  for (const name of await readdir(paths.stage)) {
+    if (name === 'CURRENT' || name === 'metadata')
+      await rename(join(paths.stage, name), join(paths.stage, `${name}${SEAL_SUFFIX}`));
+  }
+  await syncDirectory(paths.stage);
+  return true;
+}
+
+/** Bytes that the staged folder takes on disk already. */
+export async function stagedBytes(paths: PartPaths): Promise<number> {
+  let bytes = 0;
+  for (const name of await readdir(paths.stage)) bytes += (await stat(join(paths.stage, name))).blocks * 512;
+  return bytes;
+}
+
+/** Gives a staged file its length. Returns true when the file is new, so that all of it is a hole. */
+export async function createStagedFile(path: string, size: number): Promise<boolean> {
+  let fresh = true;
+  let handle = await open(path, 'wx', 0o600).catch((error: unknown) => {
+    if (errnoOf(error) !== 'EEXIST') throw error;
+    return undefined;
+  });
+  if (handle === undefined) {
+    fresh = false;
+    handle = await open(path, 'r+');
+  }
+  try {
+    await handle.truncate(size);
+  } finally {
+    await handle.close();
+  }
+  return fresh;
+}
+
+/** Removes what the snapshot does not have, gives the seals their names, and makes all of it durable. */
+export async function sealStage(paths: PartPaths, names: ReadonlySet<string>): Promise<void> {
+  for (const name of await readdir(paths.stage)) {
+    const kept =
+      names.has(name) || (name.endsWith(SEAL_SUFFIX) && names.has(name.slice(0, -SEAL_SUFFIX.length)));
+    if (!kept) await rm(join(paths.stage, name), { recursive: true });
+  }
+  await syncDirectory(paths.stage);
+  for (const name of await readdir(paths.stage)) {
+    if (name.endsWith(SEAL_SUFFIX))
+      await rename(join(paths.stage, name), join(paths.stage, name.slice(0, -SEAL_SUFFIX.length)));
+  }
+  await syncDirectory(paths.stage);
+}
+
+/**
+ * Moves the sealed folder to the database's place. May be called again after it was interrupted at any point. The old database, if
+ * there is one, is moved aside first and removed last.
+ */
+export async function swapIn(paths: PartPaths): Promise<void> {
+  if (await exists(paths.stage)) {
+    if (await exists(paths.target)) {
+      await rm(paths.replaced, { recursive: true, force: true });
+      try {
+        await durableRename(paths.target, paths.replaced);
+      } catch (error) {
+        if (errnoOf(error) !== 'EBUSY' && errnoOf(error) !== 'EXDEV') throw error;
+        throw new PresyncError(
+          'TARGET_UNWRITABLE',
+          `${paths.target} cannot be replaced: it is a mount point`,
+          {
+            cause: error,
+            hint: 'mount the volume at the base path or at the folder above the database',
+          },
+        );
+      }
+    }
+    await durableRename(paths.stage, paths.target);
+  }
+  await rm(paths.replaced, { recursive: true, force: true });
+}
+
+/** Removes the notes of a restore that is done, and `.presync` itself when nothing else is in it. */
+export async function clearWork(paths: PartPaths): Promise<void> {
+  for (const name of ['restore.json', 'restore.json.new', 'restore.journal', 'restore-index.zst'])
+    await rm(join(paths.work, name), { force: true });
+  await rmdir(paths.work).catch((error: unknown) => {
+    if (errnoOf(error) !== 'ENOTEMPTY' && errnoOf(error) !== 'ENOENT') throw error;
+  });
+}

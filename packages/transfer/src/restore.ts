@@ -1,0 +1,403 @@
+import { chmod, chown, mkdir, open, rm, statfs } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { type Codec, createCodec } from '@presync/format/codec';
+import { sha256 as digestOf, zeroDigest } from '@presync/format/digest';
+import type { IndexedChunk, IndexedFile } from '@presync/format/index-file';
+import { MAX_CHUNK_OVERHEAD } from '@presync/format/limits';
+import { TAR_END_LENGTH, tarHeader } from '@presync/format/tar';
+import { errnoOf, ioError, isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import pLimit from 'p-limit';
+import { type BufferPool, createBufferPool } from './lib/buffers.ts';
+import { describeChunk } from './lib/chunk-names.ts';
+import { getChunk } from './lib/chunk-objects.ts';
+import { boundedConcurrency, forEachConcurrent } from './lib/concurrency.ts';
+import { syncDirectory } from './lib/durable.ts';
+import { type Journal, openJournal } from './lib/journal.ts';
+import { chunksOf } from './lib/local-index.ts';
+import { readChunk } from './lib/read-chunk.ts';
+import { writeAt } from './lib/sparse.ts';
+import {
+  clearWork,
+  createStagedFile,
+  holdsAnything,
+  openStage,
+  type PartPaths,
+  partPaths,
+  readState,
+  sealStage,
+  stagedBytes,
+  stagedPath,
+  statePath,
+  swapIn,
+  undoHalfSwap,
+  writeState,
+} from './lib/stage.ts';
+import { downloadIndex, type Repository, type Snapshot } from './repository.ts';
+
+/** What happens to a database that is already at the target. */
+export type ExistingPolicy = 'refuse' | 'reuse' | 'replace';
+
+export interface RestoreOptions {
+  repository: Repository;
+  /** Resolved and checked. */
+  snapshot: Snapshot;
+  /** The node's base path. Made when it is not there. */
+  basePath: string;
+  /** Default `refuse`. `reuse` takes from it every chunk that already matches; both others replace it when the new one is sealed. */
+  existing?: ExistingPolicy | undefined;
+  /** Called for each file of the index before anything is written for it; throws to refuse it. */
+  assertFile: (file: IndexedFile) => void;
+  /** Owner of all that is made; by default who runs presync. */
+  owner?: { uid: number; gid: number } | undefined;
+  concurrency?: number | undefined;
+  onProgress?: ((bytes: number) => void) | undefined;
+  signal: AbortSignal;
+}
+
+export interface RestoreResult {
+  files: number;
+  /** Bytes of files. */
+  bytes: number;
+  fetchedChunks: number;
+  /** Bytes that came from the store, the index not counted. */
+  fetchedBytes: number;
+  /** Chunks that an earlier attempt had written already. */
+  resumedChunks: number;
+  /** Chunks that the old database gave. */
+  reusedChunks: number;
+  /** True when an earlier attempt had come far enough that only the swap was left. */
+  wasSealed: boolean;
+}
+
+const DEFAULT_CONCURRENCY = 16;
+/** Files whose data is brought to disk at once, beside the transfer. */
+const SYNC_CONCURRENCY = 4;
+
+/**
+ * Restores a snapshot. The database's own folder is not touched until a whole and durable copy lies beside it; then a rename puts it in place. Safe to kill
+ * at any instant and to call again: what an earlier attempt wrote is proved and kept. One restore at a time for a target; the caller holds a lock.
+ */
+export async function restoreSnapshot(options: RestoreOptions): Promise<RestoreResult> {
+  const { snapshot, basePath, signal } = options;
+  const { manifest } = snapshot;
+  const parts = manifest.node.parts.map((part) => partPaths(basePath, part.path));
+  const [first] = parts;
+  if (first === undefined) throw new PresyncError('INTERNAL', 'a manifest without parts');
+  try {
+    const state = await readState(first);
+    const result: RestoreResult = {
+      files: manifest.totals.files,
+      bytes: manifest.totals.bytes,
+      fetchedChunks: 0,
+      fetchedBytes: 0,
+      resumedChunks: 0,
+      reusedChunks: 0,
+      wasSealed: false,
+    };
+    if (state?.phase === 'sealed' && state.manifest === snapshot.sha256) {
+      result.wasSealed = true;
+    } else {
+      for (const part of parts) await undoHalfSwap(part);
+      await assertReplaceable(parts, options.existing ?? 'refuse');
+      for (const part of parts) await makeFolders(basePath, part.target, options.owner);
+      const names = await fetchAll(options, parts, first, state?.manifest === snapshot.sha256, result);
+      for (const part of parts) {
+        await sealStage(part, names.get(part.part) ?? new Set());
+        await setOwner(part.stage, options.owner);
+        await chmod(part.stage, 0o755);
+        await syncDirectory(part.stage);
+      }
+      await writeState(first, { ...stateOf(snapshot), phase: 'sealed' });
+    }
+    throwIfAborted(signal);
+    for (const part of parts) await swapIn(part);
+    for (const part of parts) await clearWork(part);
+    return result;
+  } catch (error) {
+    throw errnoOf(error) === undefined || isPresyncError(error)
+      ? error
+      : ioError(error, 'restore into', basePath);
+  }
+}
+
+function stateOf({ manifest, sha256 }: Snapshot): { channel: string; sequence: number; manifest: string } {
+  return { channel: manifest.channel, sequence: manifest.sequence, manifest: sha256 };
+}
+
+async function assertReplaceable(parts: PartPaths[], existing: ExistingPolicy): Promise<void> {
+  if (existing !== 'refuse') return;
+  for (const { target } of parts) {
+    if (!(await holdsAnything(target))) continue;
+    throw new PresyncError('TARGET_NOT_EMPTY', `${target} already holds a database`, {
+      hint: 'use --existing reuse to bring it up to the snapshot, --existing replace to put the snapshot in its place, or another base path',
+    });
+  }
+}
+
+/** Makes the folders above a database, with the owner that the node needs. */
+async function makeFolders(basePath: string, target: string, owner: RestoreOptions['owner']): Promise<void> {
+  const parent = dirname(target);
+  const made = await mkdir(parent, { recursive: true, mode: 0o755 });
+  if (made === undefined || owner === undefined) return;
+  for (
+    let path = parent;
+    path.length >= made.length && path.startsWith(dirname(basePath));
+    path = dirname(path)
+  )
+    await setOwner(path, owner);
+}
+
+async function setOwner(path: string, owner: RestoreOptions['owner']): Promise<void> {
+  if (owner !== undefined) await chown(path, owner.uid, owner.gid);
+}
+
+async function assertRoom(parts: PartPaths[], first: PartPaths, { manifest }: Snapshot): Promise<void> {
+  const { bavail, bsize } = await statfs(first.work);
+  let staged = 0;
+  for (const part of parts) staged += await stagedBytes(part);
+  // Repeated chunks, zeros above all, are counted once: holes take no room.
+  const needed = Math.max(0, Math.min(manifest.totals.bytes, manifest.totals.unique) - staged);
+  const free = bavail * bsize;
+  if (free >= needed) return;
+  throw new PresyncError(
+    'NO_SPACE',
+    `${first.work} has ${free} bytes free, and the snapshot needs ${needed} more`,
+    {
+      hint: 'use a larger disk, or remove what is not needed; a database that is replaced stays until the new one is complete',
+    },
+  );
+}
+
+/** A file that is being put together. */
+interface StagedFile {
+  path: string;
+  /** Nothing but holes before this run. */
+  fresh: boolean;
+  /** Bytes of content, and one for the header, that are not yet in place. */
+  missing: number;
+}
+
+/** Fetches all chunks into the stage. Returns the names of each part's files. */
+async function fetchAll(
+  options: RestoreOptions,
+  parts: PartPaths[],
+  first: PartPaths,
+  sameSnapshot: boolean,
+  result: RestoreResult,
+): Promise<Map<string, Set<string>>> {
+  const { repository, snapshot, signal } = options;
+  const { manifest } = snapshot;
+  const journalPath = join(first.work, 'restore.journal');
+  const indexPath = join(first.work, 'restore-index.zst');
+  let foreign = false;
+  for (const part of parts) foreign = (await openStage(part)) || foreign;
+  await assertRoom(parts, first, snapshot);
+  if (!sameSnapshot) {
+    await rm(journalPath, { force: true });
+    await writeState(first, { ...stateOf(snapshot), phase: 'fetching' });
+  }
+  await rm(indexPath, { force: true });
+  await downloadIndex(repository, manifest, indexPath, { signal });
+
+  const journal = await openJournal(journalPath, manifest.totals.chunks);
+  const codec = await createCodec();
+  const names = new Map(parts.map((part) => [part.part, new Set<string>()]));
+  const context: FetchContext = {
+    options,
+    codec,
+    journal,
+    // Files of another snapshot in the stage may hold any chunk; files of this one hold those that the journal names.
+    trustJournal: sameSnapshot,
+    buffers: createBufferPool(repository.chunkSize + MAX_CHUNK_OVERHEAD),
+    staged: new Map(),
+    seeds: new Map(options.existing === 'reuse' ? parts.map((part) => [part.part, part.target]) : []),
+    finishing: new Set(),
+    limitSync: pLimit(SYNC_CONCURRENCY),
+    result,
+  };
+
+  async function* prepared(): AsyncGenerator<IndexedChunk> {
+    for await (const chunk of chunksOf(repository, manifest, indexPath, signal)) {
+      for (const file of chunk.begins) {
+        options.assertFile(file);
+        const part = parts.find(({ part: path }) => path === dirname(file.path));
+        if (part === undefined)
+          throw new PresyncError('PATH_UNSAFE', `${file.path} lies in none of the snapshot's parts`, {
+            hint: 'do not use this snapshot',
+          });
+        names.get(part.part)?.add(basename(file.path));
+        const path = stagedPath(part, file);
+        context.staged.set(file, {
+          path,
+          fresh: await createStagedFile(path, file.size),
+          missing: file.size + 1,
+        });
+      }
+      yield chunk;
+    }
+  }
+
+  const concurrency = boundedConcurrency(options.concurrency ?? DEFAULT_CONCURRENCY, repository.chunkSize);
+  try {
+    await forEachConcurrent(prepared(), { concurrency, signal }, (chunk, abort) =>
+      placeChunk(context, chunk, abort),
+    );
+  } finally {
+    await Promise.allSettled(context.finishing);
+    await journal.close();
+  }
+  await Promise.all(context.finishing);
+  return names;
+}
+
+interface FetchContext {
+  options: RestoreOptions;
+  codec: Codec;
+  journal: Journal;
+  trustJournal: boolean;
+  buffers: BufferPool;
+  staged: Map<IndexedFile, StagedFile>;
+  seeds: Map<string, string>;
+  finishing: Set<Promise<void>>;
+  limitSync: ReturnType<typeof pLimit>;
+  result: RestoreResult;
+}
+
+async function placeChunk(context: FetchContext, chunk: IndexedChunk, signal: AbortSignal): Promise<void> {
+  const { options, journal, result } = context;
+  if (chunk.segments.length === 0) {
+    if (chunk.sha256 !== zeroDigest(TAR_END_LENGTH))
+      throw new PresyncError('INDEX_CORRUPT', "the archive's end is not zero", {
+        hint: 'do not use this snapshot',
+      });
+  } else if (await isInPlace(context, chunk, signal)) {
+    result.resumedChunks += 1;
+    if (!journal.has(chunk.ordinal)) await journal.add(chunk.ordinal);
+  } else {
+    await fillChunk(context, chunk, signal);
+    await journal.add(chunk.ordinal);
+  }
+  for (const segment of chunk.segments) {
+    const staged = stagedOf(context, segment.file);
+    staged.missing -= segment.kind === 'data' ? segment.length : 1;
+    if (staged.missing === 0) finish(context, segment.file, staged);
+  }
+  options.onProgress?.(chunk.length);
+}
+
+function stagedOf({ staged }: FetchContext, file: IndexedFile): StagedFile {
+  const found = staged.get(file);
+  if (found === undefined) throw new PresyncError('INTERNAL', `${file.path} was never staged`);
+  return found;
+}
+
+/** True when an earlier attempt wrote this chunk, and it is proved to be there. */
+async function isInPlace(context: FetchContext, chunk: IndexedChunk, signal: AbortSignal): Promise<boolean> {
+  if (chunk.segments.some(({ file }) => stagedOf(context, file).fresh && file.size > 0)) return false;
+  if (context.trustJournal && !context.journal.has(chunk.ordinal)) return false;
+  return context.buffers.use(async (buffer) => {
+    const plain = await readChunk(chunk, buffer, (file) => stagedOf(context, file).path, signal);
+    return plain !== undefined && (await digestOf(plain)) === chunk.sha256;
+  });
+}
+
+/** Brings a chunk into place: from nowhere when it is zero, from the old database when that has it, from the store otherwise. */
+async function fillChunk(context: FetchContext, chunk: IndexedChunk, signal: AbortSignal): Promise<void> {
+  const { options, seeds, result, codec } = context;
+  const { chunkSize, store } = options.repository;
+  const [only] = chunk.segments;
+  const zero =
+    chunk.length === chunkSize &&
+    only?.kind === 'data' &&
+    only.length === chunkSize &&
+    chunk.sha256 === zeroDigest(chunkSize);
+  if (zero) {
+    if (!stagedOf(context, only.file).fresh)
+      await context.buffers.use((buffer) => writeSegments(context, chunk, buffer.fill(0, 0, chunkSize)));
+    return;
+  }
+  if (seeds.size > 0) {
+    const reused = await context.buffers.use(async (buffer) => {
+      const plain = await readChunk(
+        chunk,
+        buffer,
+        (file) => join(seeds.get(dirname(file.path)) ?? '', basename(file.path)),
+        signal,
+      );
+      if (plain === undefined || (await digestOf(plain)) !== chunk.sha256) return false;
+      await writeSegments(context, chunk, plain);
+      return true;
+    });
+    if (reused) {
+      result.reusedChunks += 1;
+      return;
+    }
+  }
+  const plain = await getChunk(store, codec, chunk, { files: describeChunk(chunk), signal });
+  throwIfAborted(signal);
+  await writeSegments(context, chunk, plain);
+  result.fetchedChunks += 1;
+  result.fetchedBytes += chunk.storedSize;
+}
+
+async function writeSegments(context: FetchContext, chunk: IndexedChunk, plain: Uint8Array): Promise<void> {
+  for (const segment of chunk.segments) {
+    const bytes = plain.subarray(segment.at, segment.at + segment.length);
+    const { path, fresh } = stagedOf(context, segment.file);
+    if (segment.kind === 'header') {
+      if (Buffer.compare(bytes, await tarHeader(segment.file.path, segment.file.size)) === 0) continue;
+      throw new PresyncError(
+        'INDEX_CORRUPT',
+        `the archive's header of ${segment.file.path} is not what the index says`,
+        { hint: 'do not use this snapshot' },
+      );
+    }
+    try {
+      const handle = await open(path, 'r+');
+      try {
+        await writeAt(handle, bytes, segment.offset, { sparse: fresh });
+      } finally {
+        await handle.close();
+      }
+    } catch (error) {
+      throw ioError(error, 'write', path);
+    }
+  }
+}
+
+/** Brings a complete file to disk with its metadata, beside the transfer. */
+function finish(context: FetchContext, file: IndexedFile, staged: StagedFile): void {
+  const { owner } = context.options;
+  context.staged.delete(file);
+  const task = context.limitSync(async () => {
+    const handle = await open(staged.path, 'r+');
+    try {
+      await handle.utimes(new Date(), new Date(file.mtimeMs));
+      await handle.chmod(0o644);
+      if (owner !== undefined) await handle.chown(owner.uid, owner.gid);
+      await handle.sync();
+    } catch (error) {
+      throw ioError(error, 'sync', staged.path);
+    } finally {
+      await handle.close();
+    }
+  });
+  context.finishing.add(task);
+  // A finished task is forgotten; one that failed stays, and is reported at the end.
+  task.then(
+    () => context.finishing.delete(task),
+    () => {},
+  );
+}
+
+/** The restore that was begun and not finished at a target, if there is one. */
+export async function interruptedRestore(
+  basePath: string,
+  part: string,
+): Promise<{ channel: string; sequence: number; path: string } | undefined> {
+  const paths = partPaths(basePath, part);
+  const state = await readState(paths);
+  return state === undefined
+    ? undefined
+    : { channel: state.channel, sequence: state.sequence, path: statePath(paths) };
+}
