@@ -36,7 +36,7 @@ export async function openRepository(
   const key = repositoryKeys.repository;
   const bytes = await readIfPresent(store, key, signal);
   if (bytes === undefined) {
-    throw new PresyncError('REPOSITORY_NOT_FOUND', `there is no presync repository at ${store.location}`, {
+    throw new PresyncError('REPOSITORY_NOT_FOUND', `${store.location} is no presync repository: it has no ${key}`, {
       hint: 'check --store; a repository is made by the first "presync snapshot"',
     });
   }

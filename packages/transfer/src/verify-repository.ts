@@ -1,0 +1,182 @@
+import { isChannel, repositoryKeys } from '@presync/format/paths';
+import type { PublicKey } from '@presync/format/signature';
+import { isPresyncError, messageOf } from '@presync/runtime/errors';
+import { listSequences, type Repository, readLatest, resolveSnapshot, type Snapshot } from './repository.ts';
+import type { Seen } from './seen.ts';
+import { type Problem, verifySnapshot } from './verify.ts';
+
+export interface VerifyRepositoryOptions {
+  repository: Repository;
+  /** Default: all channels. */
+  channel?: string | undefined;
+  /** Default: all snapshots. */
+  snapshot?: 'latest' | number | undefined;
+  trusted: readonly PublicKey[] | 'anybody';
+  /** What this machine has accepted from a channel before. */
+  seenOf: (channel: string) => Promise<Seen | undefined>;
+  scope: 'sample' | 'full';
+  scratchDir: string;
+  concurrency?: number | undefined;
+  /** Called for each snapshot with its bytes, before its chunks are read. */
+  onSnapshot?: ((snapshot: Snapshot) => void) | undefined;
+  onProgress?: ((bytes: number) => void) | undefined;
+  signal: AbortSignal;
+}
+
+export interface VerifyRepositoryResult {
+  snapshots: { channel: string; sequence: number; chunks: number; bytes: number; sound: boolean }[];
+  problems: Problem[];
+}
+
+/**
+ * Proves a repository, or one channel or snapshot of it: pointers, manifests, the chain of manifests, indexes and chunks. Damage is
+ * returned; a store that fails is thrown. Expiry is not damage here.
+ */
+export async function verifyRepository(options: VerifyRepositoryOptions): Promise<VerifyRepositoryResult> {
+  const { repository, signal } = options;
+  const result: VerifyRepositoryResult = { snapshots: [], problems: [] };
+  const channels = options.channel === undefined ? await allChannels(repository, signal) : [options.channel];
+  if (channels.length === 0) {
+    result.problems.push({
+      code: 'CHANNEL_NOT_FOUND',
+      object: repositoryKeys.channels,
+      message: `${repository.store.location} holds no snapshot`,
+      files: [],
+    });
+  }
+  for (const channel of channels) await verifyChannel(options, channel, result);
+  return result;
+}
+
+/** Channels by their snapshots as well as by their pointers, so that one whose pointer was deleted is missed. */
+async function allChannels({ store }: Repository, signal: AbortSignal): Promise<string[]> {
+  const channels = new Set<string>();
+  for (const [prefix, pattern] of [
+    [repositoryKeys.channels, /^channels\/(.+)\/latest\.json$/],
+    ['snapshots/', /^snapshots\/(.+)\/[0-9]+\/manifest\.json$/],
+  ] as const) {
+    for await (const { key } of store.list(prefix, { signal })) {
+      const channel = pattern.exec(key)?.[1];
+      if (channel !== undefined && isChannel(channel)) channels.add(channel);
+    }
+  }
+  return [...channels].sort();
+}
+
+async function verifyChannel(
+  options: VerifyRepositoryOptions,
+  channel: string,
+  result: VerifyRepositoryResult,
+): Promise<void> {
+  const { repository, signal, snapshot = 'all' } = options;
+  const pointer = repositoryKeys.latest(channel);
+  const sequences = await listSequences(repository, channel, { signal });
+  const highest = sequences.at(-1) ?? 0;
+  const latest = await attempt(result, pointer, () => readLatest(repository, channel, { signal }));
+  if (latest === undefined) {
+    if (!result.problems.some(({ object }) => object === pointer)) {
+      result.problems.push({
+        code: 'CHANNEL_NOT_FOUND',
+        object: pointer,
+        message: `${pointer} is missing`,
+        files: [],
+      });
+    }
+  } else if (latest.document.sequence < highest && typeof snapshot !== 'number') {
+    result.problems.push({
+      code: 'MANIFEST_ROLLED_BACK',
+      object: pointer,
+      message: `${pointer} names snapshot ${latest.document.sequence}, and snapshot ${highest} is there: the pointer was replayed, or a snapshot was stopped before it was promoted`,
+      files: [],
+    });
+  }
+  // A snapshot that is asked for by its number need not be the newest.
+  if (latest !== undefined && typeof snapshot !== 'number')
+    await attempt(result, pointer, () => resolve(options, channel, 'latest'));
+  const wanted =
+    typeof snapshot === 'number'
+      ? [snapshot]
+      : snapshot === 'latest'
+        ? latest === undefined
+          ? []
+          : [latest.document.sequence]
+        : sequences;
+  const manifests = new Map<number, Snapshot>();
+  for (const sequence of wanted) {
+    const key = repositoryKeys.manifest(channel, sequence);
+    const found = await attempt(result, key, () => resolve(options, channel, sequence));
+    if (found === undefined) {
+      result.snapshots.push({ channel, sequence, chunks: 0, bytes: 0, sound: false });
+      continue;
+    }
+    manifests.set(sequence, found);
+    options.onSnapshot?.(found);
+    const { repository: target, scope, scratchDir, concurrency, onProgress } = options;
+    const verified = await verifySnapshot({
+      repository: target,
+      manifest: found.manifest,
+      scope,
+      scratchDir,
+      concurrency,
+      onProgress,
+      signal,
+    });
+    result.problems.push(...verified.problems);
+    result.snapshots.push({
+      channel,
+      sequence,
+      chunks: verified.chunks,
+      bytes: verified.bytes,
+      sound: verified.problems.length === 0,
+    });
+  }
+  if (snapshot === 'all') verifyChain(channel, manifests, result);
+}
+
+async function resolve(
+  options: VerifyRepositoryOptions,
+  channel: string,
+  snapshot: 'latest' | number,
+): Promise<Snapshot> {
+  const { repository, trusted, signal } = options;
+  const seen = await options.seenOf(channel);
+  return resolveSnapshot(repository, { channel, snapshot, trusted, seen, allowExpired: true, signal });
+}
+
+/** Each manifest names the one before it by digest: one that was replaced, or taken out of the middle, shows. */
+function verifyChain(
+  channel: string,
+  manifests: ReadonlyMap<number, Snapshot>,
+  result: VerifyRepositoryResult,
+): void {
+  for (const { manifest } of manifests.values()) {
+    const { previous } = manifest;
+    if (previous === null) continue;
+    const before = manifests.get(previous.sequence);
+    const object = repositoryKeys.manifest(channel, previous.sequence);
+    if (before?.sha256 === previous.sha256 || result.problems.some((problem) => problem.object === object))
+      continue;
+    const why =
+      before === undefined
+        ? 'is missing'
+        : `is not the manifest that snapshot ${manifest.sequence} was built upon`;
+    result.problems.push({ code: 'MANIFEST_CORRUPT', object, message: `${object} ${why}`, files: [] });
+  }
+}
+
+/** Turns damage into a problem, named after the object; everything else passes. */
+async function attempt<T>(
+  result: VerifyRepositoryResult,
+  object: string,
+  work: () => Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!isPresyncError(error) || (error.exitCode !== 4 && error.exitCode !== 5)) throw error;
+    if (!result.problems.some((problem) => problem.message === messageOf(error))) {
+      result.problems.push({ code: error.code, object, message: error.message, files: [] });
+    }
+    return undefined;
+  }
+}
