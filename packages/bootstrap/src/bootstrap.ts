@@ -37,9 +37,9 @@ export async function bootstrap(options: BootstrapOptions): Promise<number> {
       node?.ended ?? never(),
     ]);
     await options.onReady({ database, ready, seconds: (performance.now() - started) / 1000 });
-    log.info({ event: 'node.ready', ...ready }, 'the node is ready');
+    log.info('node.ready', 'the node is ready', { ...ready });
   } catch (error) {
-    log.error({ event: 'node.not_ready', reason: messageOf(error) }, 'the node did not become ready');
+    log.error('node.not_ready', 'the node did not become ready', { reason: messageOf(error) });
     await node?.stop();
     throw error;
   }
@@ -48,7 +48,7 @@ export async function bootstrap(options: BootstrapOptions): Promise<number> {
     node
       .stop()
       .catch((error: unknown) =>
-        log.error({ event: 'node.stop_failed', reason: messageOf(error) }, 'the node could not be stopped'),
+        log.error('node.stop_failed', 'the node could not be stopped', { reason: messageOf(error) }),
       );
   };
   if (signal.aborted) stop();
@@ -59,7 +59,7 @@ export async function bootstrap(options: BootstrapOptions): Promise<number> {
 async function start({ start: how, signal, log }: BootstrapOptions): Promise<StartedNode | undefined> {
   if (how === undefined) return undefined;
   const node = 'unit' in how ? await startUnit(how.unit, { signal }) : await startCommand(how.command);
-  log.info({ event: 'node.started', pid: node.pid ?? null }, 'the node was started');
+  log.info('node.started', 'the node was started', { pid: node.pid ?? null });
   return node;
 }
 

@@ -7,7 +7,7 @@ import { type Backend, classifyFile, databasePath } from '@presync/node/layout';
 import { databaseHolder } from '@presync/node/locks';
 import { errnoOf, ioError, PresyncError } from '@presync/runtime/errors';
 import { acquireLock } from '@presync/runtime/lock';
-import type { EventLog } from '@presync/runtime/log';
+import type { Logger } from '@presync/runtime/log';
 import type { ProgressSink } from '@presync/runtime/progress';
 import type { ObjectStore } from '@presync/store/object-store';
 import {
@@ -40,7 +40,7 @@ export interface RestoreDatabaseOptions {
   stateDir: string;
   /** Check everything, and write nothing. */
   dryRun?: boolean | undefined;
-  log: EventLog;
+  log: Logger;
   progress: ProgressSink;
   signal: AbortSignal;
 }
@@ -74,11 +74,16 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
   const { manifest } = snapshot;
   assertFits(manifest, options);
   const targets = manifest.node.parts.map((part) => join(basePath, ...part.path.split('/')));
-  const lock = await acquireLock({ name: `restore ${basePath}`, dir: stateDir });
-  try {
+  const assertTargets = async (): Promise<void> => {
     for (const part of manifest.node.parts) await assertTarget(basePath, part, signal);
-    const keep = options.existing === 'keep' && (await isWhole(basePath, manifest));
-    if (keep || options.dryRun === true) return { snapshot, kept: keep, targets };
+  };
+  await assertTargets();
+  const keep = options.existing === 'keep' && (await isWhole(basePath, manifest));
+  if (keep || options.dryRun === true) return { snapshot, kept: keep, targets };
+  const lock = await acquireLock({ name: 'restore', dir: basePath, signal });
+  try {
+    // Again, now that nobody else restores here.
+    await assertTargets();
     options.progress.start({
       label: `Restore of ${channel}#${manifest.sequence}`,
       total: manifest.totals.bytes,
@@ -96,10 +101,11 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
     });
     options.progress.finish();
     await recordSeen(subject, { sequence: manifest.sequence, sha256: snapshot.sha256 });
-    options.log.info(
-      { event: 'restore.done', channel, sequence: manifest.sequence, ...restored },
-      'the database is in place',
-    );
+    options.log.info('restore.done', 'the database is in place', {
+      channel,
+      sequence: manifest.sequence,
+      ...restored,
+    });
     return { snapshot, restored, kept: false, targets };
   } finally {
     await lock.release();

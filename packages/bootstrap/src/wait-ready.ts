@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Manifest } from '@presync/format/manifest';
 import { connectNode, type NodeRpc } from '@presync/node/rpc';
 import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
-import type { EventLog } from '@presync/runtime/log';
+import type { Logger } from '@presync/runtime/log';
 
 export interface WaitReadyOptions {
   rpcUrl: string;
@@ -14,7 +14,7 @@ export interface WaitReadyOptions {
   maxHeadLag: number;
   /** Blocks between head and finalized block. */
   maxFinalityLag: number;
-  log: EventLog;
+  log: Logger;
   signal: AbortSignal;
 }
 
@@ -63,7 +63,7 @@ export async function waitReady(options: WaitReadyOptions): Promise<ReadyReport>
           },
         );
       }
-      options.log.debug({ event: 'node.not_ready', reason }, 'the node is not ready yet');
+      options.log.debug('node.not_ready', 'the node is not ready yet', { reason });
       await sleep(POLL_MS, undefined, { signal: either }).catch(() => {});
       throwIfAborted(signal);
     }

@@ -16,11 +16,16 @@ if (typeof process.execve === 'function') {
   process.execve(runtime, [runtime, ...argv], env);
 } else {
   // The channel tells the program that its launcher is gone (`kill -9`), so that it never outlives it.
-  const child = spawn(runtime, argv, { env: { ...env, PRESYNC_LAUNCHED: '1' }, stdio: ['inherit', 'inherit', 'inherit', 'ipc'] });
+  const child = spawn(runtime, argv, {
+    env: { ...env, PRESYNC_LAUNCHED: '1' },
+    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+  });
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
   child.on('error', (error) => {
     process.stderr.write(`cannot start ${runtime}: ${error.message}\n`);
     process.exit(1);
   });
-  child.on('exit', (code, signal) => process.exit(code ?? (signal === 'SIGINT' ? 130 : signal === 'SIGTERM' ? 143 : 1)));
+  child.on('exit', (code, signal) =>
+    process.exit(code ?? (signal === 'SIGINT' ? 130 : signal === 'SIGTERM' ? 143 : 1)),
+  );
 }

@@ -21,7 +21,11 @@ export function runtimePath() {
   const name = RUNTIME_PACKAGES[`${process.platform}-${process.arch}`];
   if (name !== undefined) {
     try {
-      const path = join(dirname(createRequire(import.meta.url).resolve(`${name}/package.json`)), 'bin', 'node');
+      const path = join(
+        dirname(createRequire(import.meta.url).resolve(`${name}/package.json`)),
+        'bin',
+        'node',
+      );
       if (existsSync(path)) return path;
     } catch {
       // Not installed: npm was told to omit optional dependencies.

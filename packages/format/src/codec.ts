@@ -74,7 +74,10 @@ const DECODE_SLICE = 4 * 1024;
 /** zstd-codec (WebAssembly), for runtimes without native zstd. Its frames carry no checksum; the format does not demand one. */
 export async function createWasmCodec(): Promise<Codec> {
   const { run } = (await import('zstd-codec/lib/module.js')).default;
-  const binding = await new Promise<import('zstd-codec/lib/module.js').Binding>((resolve) => run(resolve));
+  // Boxed: the binding has a `then` of its own that calls back with itself, so a promise of it would never settle.
+  const { binding } = await new Promise<{ binding: import('zstd-codec/lib/module.js').Binding }>((resolve) =>
+    run((ready) => resolve({ binding: ready })),
+  );
   return {
     name: 'wasm',
     async encode(plain, { level }) {

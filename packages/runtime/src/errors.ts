@@ -6,14 +6,26 @@
  */
 export const ERROR_CODES = {
   // Usage and configuration: exit 2
-  CONFIG_INVALID: { exit: 2, meaning: 'An option has a value that it cannot have, or two options contradict each other.' },
-  CONFIG_UNKNOWN_KEY: { exit: 2, meaning: 'A configuration file or the environment names an option that does not exist.' },
+  CONFIG_INVALID: {
+    exit: 2,
+    meaning: 'An option has a value that it cannot have, or two options contradict each other.',
+  },
+  CONFIG_UNKNOWN_KEY: {
+    exit: 2,
+    meaning: 'A configuration file or the environment names an option that does not exist.',
+  },
   CONFIG_UNREADABLE: { exit: 2, meaning: 'A configuration file cannot be read or parsed.' },
   USAGE: { exit: 2, meaning: 'The command line is not one that presync understands.' },
-  KEY_INVALID: { exit: 2, meaning: 'A signing key or a trusted public key cannot be read or is not Ed25519.' },
+  KEY_INVALID: {
+    exit: 2,
+    meaning: 'A signing key or a trusted public key cannot be read or is not Ed25519.',
+  },
   STORE_URL_INVALID: { exit: 2, meaning: 'A store URL has an unknown scheme, option or form.' },
   NODE_LAYOUT_NOT_FOUND: { exit: 2, meaning: 'The base path holds no chain database.' },
-  NODE_LAYOUT_AMBIGUOUS: { exit: 2, meaning: 'The base path holds several chains or both database backends.' },
+  NODE_LAYOUT_AMBIGUOUS: {
+    exit: 2,
+    meaning: 'The base path holds several chains or both database backends.',
+  },
   NODE_UNKNOWN_FILE: { exit: 2, meaning: 'A file in the database is not on the allow-list for its backend.' },
 
   // A gate was shut: exit 3
@@ -21,17 +33,32 @@ export const ERROR_CODES = {
 
   // Verification: exit 4
   FORMAT_INVALID: { exit: 4, meaning: 'An object of the repository does not follow the format.' },
-  FORMAT_TOO_NEW: { exit: 4, meaning: 'The repository or snapshot needs a newer presync, or a feature that this one lacks.' },
+  FORMAT_TOO_NEW: {
+    exit: 4,
+    meaning: 'The repository or snapshot needs a newer presync, or a feature that this one lacks.',
+  },
   CHUNK_CORRUPT: { exit: 4, meaning: 'A chunk is not what the index says: size, digest or content differ.' },
   CHUNK_MISSING: { exit: 4, meaning: 'A chunk that the index names is not in the repository.' },
   INDEX_CORRUPT: { exit: 4, meaning: 'The index is not what the manifest says.' },
-  MANIFEST_CORRUPT: { exit: 4, meaning: 'The manifest is not what the latest pointer says, or is not a manifest.' },
+  MANIFEST_CORRUPT: {
+    exit: 4,
+    meaning: 'The manifest is not what the latest pointer says, or is not a manifest.',
+  },
   MANIFEST_UNSIGNED: { exit: 4, meaning: 'The manifest carries no signature.' },
-  MANIFEST_UNTRUSTED: { exit: 4, meaning: 'No signature on the manifest is by a trusted key, or a signature is wrong.' },
+  MANIFEST_UNTRUSTED: {
+    exit: 4,
+    meaning: 'No signature on the manifest is by a trusted key, or a signature is wrong.',
+  },
   MANIFEST_EXPIRED: { exit: 4, meaning: 'The manifest is past its expiry.' },
-  MANIFEST_ROLLED_BACK: { exit: 4, meaning: 'The repository offers an older snapshot than one that was seen before.' },
+  MANIFEST_ROLLED_BACK: {
+    exit: 4,
+    meaning: 'The repository offers an older snapshot than one that was seen before.',
+  },
   MANIFEST_FOREIGN: { exit: 4, meaning: 'The snapshot belongs to another chain.' },
-  PATH_UNSAFE: { exit: 4, meaning: 'A path in the index would leave the target, or clashes with another path.' },
+  PATH_UNSAFE: {
+    exit: 4,
+    meaning: 'A path in the index would leave the target, or clashes with another path.',
+  },
   CONTENT_MISMATCH: { exit: 4, meaning: 'What was read back is not what was written.' },
 
   // Not found: exit 5
@@ -42,7 +69,10 @@ export const ERROR_CODES = {
   // Preflight: exit 6
   TARGET_RUNNING: { exit: 6, meaning: 'A node has the target database open.' },
   TARGET_NOT_EMPTY: { exit: 6, meaning: 'The target already holds a database.' },
-  TARGET_BACKEND: { exit: 6, meaning: 'The target or its node uses another database backend than the snapshot.' },
+  TARGET_BACKEND: {
+    exit: 6,
+    meaning: 'The target or its node uses another database backend than the snapshot.',
+  },
   TARGET_PRUNING: { exit: 6, meaning: 'The node is configured for another pruning mode than the snapshot.' },
   NO_SPACE: { exit: 6, meaning: 'There is not enough room on the disk.' },
   TARGET_UNWRITABLE: { exit: 6, meaning: 'The target cannot be written.' },
@@ -53,19 +83,31 @@ export const ERROR_CODES = {
   STORE_READ_ONLY: { exit: 7, meaning: 'The store cannot be written.' },
   STORE_UNREACHABLE: { exit: 7, meaning: 'The store cannot be reached, or did not answer in time.' },
   STORE_FAILED: { exit: 7, meaning: 'The store answered with an error.' },
-  STORE_NO_CONDITIONAL_WRITES: { exit: 7, meaning: 'The store does not honour conditional writes, which publishing depends on.' },
+  STORE_NO_CONDITIONAL_WRITES: {
+    exit: 7,
+    meaning: 'The store does not honour conditional writes, which publishing depends on.',
+  },
   STORE_OCCUPIED: { exit: 7, meaning: 'The store prefix holds something that is not a presync repository.' },
   OBJECT_NOT_FOUND: { exit: 7, meaning: 'An object is not in the store.' },
   OBJECT_TOO_LARGE: { exit: 7, meaning: 'An object is larger than anything that may stand under its key.' },
-  CONDITION_FAILED: { exit: 7, meaning: 'A conditional write lost: the object exists or was changed by somebody else.' },
+  CONDITION_FAILED: {
+    exit: 7,
+    meaning: 'A conditional write lost: the object exists or was changed by somebody else.',
+  },
 
   // The node: exit 8
   NODE_RPC_FAILED: { exit: 8, meaning: 'The node does not answer its RPC, or answers with an error.' },
   NODE_NOT_RUNNING: { exit: 8, meaning: 'There is no node process to pause.' },
   NODE_PAUSE_FAILED: { exit: 8, meaning: 'The node could not be paused.' },
-  NODE_PAUSE_BUDGET: { exit: 8, meaning: 'The view was not frozen within the pause budget; the node was resumed.' },
+  NODE_PAUSE_BUDGET: {
+    exit: 8,
+    meaning: 'The view was not frozen within the pause budget; the node was resumed.',
+  },
   NODE_RESUME_FAILED: { exit: 8, meaning: 'The node could not be resumed.' },
-  NODE_CHANGED: { exit: 8, meaning: 'The database changed while it was being read, although it should not have.' },
+  NODE_CHANGED: {
+    exit: 8,
+    meaning: 'The database changed while it was being read, although it should not have.',
+  },
   NODE_NOT_READY: { exit: 8, meaning: 'The node did not become ready in time.' },
   NODE_WRONG_CHAIN: { exit: 8, meaning: 'The node that answers is on another chain than expected.' },
   NODE_START_FAILED: { exit: 8, meaning: 'The node command or unit could not be started, or ended early.' },
@@ -139,10 +181,16 @@ export function ioError(error: unknown, action: string, path: string): PresyncEr
   if (error instanceof PresyncError) return error;
   const code = errnoOf(error);
   if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return new PresyncError('NO_SPACE', `no room left to ${action} ${path}`, { cause: error, hint: 'free some disk room, or use a larger disk' });
+    return new PresyncError('NO_SPACE', `no room left to ${action} ${path}`, {
+      cause: error,
+      hint: 'free some disk room, or use a larger disk',
+    });
   }
   return new PresyncError('IO_FAILED', `cannot ${action} ${path}: ${messageOf(error)}`, {
     cause: error,
-    hint: code === 'EACCES' || code === 'EPERM' ? 'run as the user who owns the file' : 'look at the disk and the permissions of the path',
+    hint:
+      code === 'EACCES' || code === 'EPERM'
+        ? 'run as the user who owns the file'
+        : 'look at the disk and the permissions of the path',
   });
 }

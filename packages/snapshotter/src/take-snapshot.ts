@@ -1,7 +1,6 @@
-import { MAX_CHUNK_SIZE } from '@presync/format/limits';
 import type { PrivateKey } from '@presync/format/signature';
 import { checkGate } from '@presync/node/gate';
-import { type DatabaseLayout, findDatabase, readDatabaseIdentity } from '@presync/node/layout';
+import { type DatabaseLayout, findDatabase, readDatabaseIdentity, scanDatabase } from '@presync/node/layout';
 import { databaseHolder } from '@presync/node/locks';
 import {
   createPauser,
@@ -13,7 +12,8 @@ import {
 import { connectNode, type NodeRpc } from '@presync/node/rpc';
 import { type FrozenView, prepareView, removeStaleViews, type ViewFile } from '@presync/node/view';
 import { isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
-import type { EventLog } from '@presync/runtime/log';
+import { acquireLock } from '@presync/runtime/lock';
+import type { Logger } from '@presync/runtime/log';
 import type { ProgressSink } from '@presync/runtime/progress';
 import type { ObjectStore } from '@presync/store/object-store';
 import { proveConditionalWrites } from '@presync/store/probe';
@@ -61,7 +61,7 @@ export interface TakeSnapshotOptions {
   prove?: ProveMode | undefined;
   /** Check everything and stop before the node is touched. */
   dryRun?: boolean | undefined;
-  log: EventLog;
+  log: Logger;
   progress: ProgressSink;
   signal: AbortSignal;
 }
@@ -88,12 +88,11 @@ const ADVANCE_TIMEOUT_MS = 60_000;
  * it is paused; whatever happens after, the node runs again.
  */
 export async function takeSnapshot(options: TakeSnapshotOptions): Promise<TakeSnapshotResult> {
-  const { signal, log, store } = options;
+  const { signal, log } = options;
   for (const recovered of await recoverPauses({ stateDir: options.stateDir, signal })) {
-    log.warn(
-      { event: 'pause.recovered', ...recovered },
-      'an earlier presync had left the node paused; it runs again',
-    );
+    log.warn('pause.recovered', 'an earlier presync had left the node paused; it runs again', {
+      ...recovered,
+    });
   }
   const layout = await findDatabase({
     basePath: options.basePath,
@@ -102,6 +101,20 @@ export async function takeSnapshot(options: TakeSnapshotOptions): Promise<TakeSn
     signal,
   });
   const channel = assertChannel(options.channel ?? `${layout.chainId}/${layout.backend}`);
+  const lock = await acquireLock({ name: 'snapshot', dir: layout.dir, signal });
+  try {
+    return await takeLocked(options, layout, channel);
+  } finally {
+    await lock.release();
+  }
+}
+
+async function takeLocked(
+  options: TakeSnapshotOptions,
+  layout: DatabaseLayout,
+  channel: string,
+): Promise<TakeSnapshotResult> {
+  const { signal, store, log } = options;
   await removeStaleViews(layout, { viewDir: options.viewDir, signal });
   const holder = await databaseHolder(layout, { signal });
   const pauser = createPauser(pauserOptions(options, layout, holder));
@@ -131,7 +144,7 @@ export async function takeSnapshot(options: TakeSnapshotOptions): Promise<TakeSn
       const advancing =
         rpc === undefined || head === null ? undefined : watchAdvance(options, rpc, head.number);
       const bytes = view.files.reduce((sum, file) => sum + file.size, 0);
-      const identity = await readDatabaseIdentity({ dir: view.dir, backend: layout.backend }, { signal });
+      const identity = await readDatabaseIdentity({ ...layout, dir: view.dir }, { signal });
       const pruning = await nodePruning(holder?.pid);
       options.progress.start({ label: `Snapshot of ${channel}`, total: bytes });
       const upload = await uploadSnapshot({
@@ -173,7 +186,7 @@ export async function takeSnapshot(options: TakeSnapshotOptions): Promise<TakeSn
         prove: options.prove,
         onRead: release,
         onProgress: (done) => options.progress.advance(done),
-        onEvent: (event, details) => log.info({ event, ...details }, event),
+        onEvent: (event, message, details) => log.info(event, message, details),
         signal,
       });
       options.progress.finish();
@@ -186,9 +199,6 @@ export async function takeSnapshot(options: TakeSnapshotOptions): Promise<TakeSn
     await rpc?.close();
   }
 }
-
-/** The biggest chunk size that `--chunk-size` may ask for; named here for the command's help. */
-export const LARGEST_CHUNK_SIZE = MAX_CHUNK_SIZE;
 
 function pauserOptions(
   options: TakeSnapshotOptions,
@@ -266,7 +276,6 @@ async function describeOnly(
   layout: DatabaseLayout,
   signal: AbortSignal,
 ): Promise<{ files: number; bytes: number }> {
-  const { scanDatabase } = await import('@presync/node/layout');
   const files = await scanDatabase(layout, { signal });
   return { files: files.length, bytes: files.reduce((sum, file) => sum + file.size, 0) };
 }
@@ -319,10 +328,12 @@ async function freeze(
     const { result: view, seconds } = await withPause(pauser, { signal }, ({ signal: budget }) =>
       prepared.freeze({ signal: budget }),
     );
-    log.info(
-      { event: 'view.frozen', seconds, files: view.files.length, copiedBytes: view.bytesCopiedInPause },
-      'the view is frozen, the node runs',
-    );
+    log.info('view.frozen', 'the view is frozen, the node runs', {
+      seconds,
+      files: view.files.length,
+      copiedBytes: view.bytesCopiedInPause,
+      ...view.methods,
+    });
     return { view, seconds, head };
   } catch (error) {
     await prepared.discard();
@@ -340,10 +351,10 @@ async function watchAdvance(
     await watchBlocksAdvance(rpc, { since, timeoutMs: ADVANCE_TIMEOUT_MS, signal });
     return true;
   } catch (error) {
-    log.error(
-      { event: 'node.blocks_stalled', since, reason: messageOf(error) },
-      'the node shows no new block since it was paused',
-    );
+    log.error('node.blocks_stalled', 'the node shows no new block since it was paused', {
+      since,
+      reason: messageOf(error),
+    });
     return false;
   }
 }

@@ -4,13 +4,16 @@
  * the suite that every adapter passes.
  *
  * Promises that every adapter keeps:
- * - **Keys** are relative, `/`-separated, non-empty segments of `[A-Za-z0-9._-]`, at most 512 characters, no `.` or `..` segment.
+ * - **Keys** are relative, `/`-separated segments of `[A-Za-z0-9._-]`, 1 to 255 characters each and 512 in all; no
+ *   segment begins with a dot, so that an adapter may keep what is its own beside the objects. Any other key is refused
+ *   with INTERNAL. No key is the folder of another one (`a` beside `a/b`): a file system cannot hold both.
  * - **Writes are atomic**: a reader sees the whole old object, the whole new one, or none; never a part. When `put`
  *   resolves, the object is durable and every later read, by anybody, sees it.
  * - **A failed call may have happened**: after an error with `retryable: true`, a put or remove may or may not have
- *   been carried out. All calls may be made twice; a create-only put that was carried out, and whose answer was lost,
- *   fails with CONDITION_FAILED when it is made again.
- * - **Absence is never inferred from a refusal**: 403 is STORE_FORBIDDEN, never OBJECT_NOT_FOUND.
+ *   been carried out. All calls may be made twice; a conditional put that was carried out, and whose answer was lost,
+ *   fails with CONDITION_FAILED when it is made again (`withRetry` finds that out by reading back).
+ * - **Absence is never inferred from a refusal**: 403 is STORE_FORBIDDEN, never OBJECT_NOT_FOUND; a missing bucket or
+ *   folder is STORE_NOT_FOUND.
  * - **Errors** are PresyncErrors; the adapter marks as `retryable` what may pass. Adapters do not retry.
  * - **Abort**: when the signal fires, the call rejects promptly with ABORTED (or with the signal's reason, if that is a PresyncError).
  */
@@ -31,7 +34,8 @@ export interface ObjectStore {
 
   /**
    * Writes the object. With `condition: { ifAbsent: true }` only if there is none, with `{ ifVersion }` only if it
-   * still is that version; otherwise rejects with CONDITION_FAILED and changes nothing. Returns the new version.
+   * still is that version, which an absent object never is; otherwise rejects with CONDITION_FAILED and changes nothing.
+   * Returns the new version.
    */
   put(key: string, body: Uint8Array | FileBody, options: PutOptions): Promise<{ version: string }>;
 

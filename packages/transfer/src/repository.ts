@@ -36,9 +36,13 @@ export async function openRepository(
   const key = repositoryKeys.repository;
   const bytes = await readIfPresent(store, key, signal);
   if (bytes === undefined) {
-    throw new PresyncError('REPOSITORY_NOT_FOUND', `${store.location} is no presync repository: it has no ${key}`, {
-      hint: 'check --store; a repository is made by the first "presync snapshot"',
-    });
+    throw new PresyncError(
+      'REPOSITORY_NOT_FOUND',
+      `${store.location} is no presync repository: it has no ${key}`,
+      {
+        hint: 'check --store; a repository is made by the first "presync snapshot"',
+      },
+    );
   }
   const document = parseRepository(bytes, `${key} at ${store.location}`);
   return { store, id: document.id, sha256: await digestOf(bytes), chunkSize: document.chunkSize };

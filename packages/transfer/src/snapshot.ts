@@ -53,7 +53,9 @@ export interface UploadOptions {
   /** Called as soon as no more is read from the view, so that its room is given back early. */
   onRead?: (() => Promise<void>) | undefined;
   onProgress?: ((bytes: number) => void) | undefined;
-  onEvent?: ((event: string, details: Record<string, unknown>) => void) | undefined;
+  onEvent?:
+    | ((event: `${string}.${string}`, message: string, details: Record<string, unknown>) => void)
+    | undefined;
   signal: AbortSignal;
 }
 
@@ -104,13 +106,20 @@ export async function uploadSnapshot(options: UploadOptions): Promise<UploadResu
       previous,
       floor: latest?.document.sequence ?? 0,
     });
-    options.onEvent?.('snapshot.published', { channel, sequence: published.manifest.sequence });
-    await prove(options, published);
-    const promoted = await promote(repository, published, signal);
-    options.onEvent?.(promoted ? 'snapshot.promoted' : 'snapshot.superseded', {
+    options.onEvent?.('snapshot.published', 'the snapshot is stored', {
       channel,
       sequence: published.manifest.sequence,
     });
+    await prove(options, published);
+    const promoted = await promote(repository, published, signal);
+    options.onEvent?.(
+      promoted ? 'snapshot.promoted' : 'snapshot.superseded',
+      promoted ? 'the snapshot is the newest' : 'a later snapshot is the newest already',
+      {
+        channel,
+        sequence: published.manifest.sequence,
+      },
+    );
     await remember(options, indexPath, published.manifest);
     return {
       manifest: published.manifest,
@@ -154,7 +163,10 @@ async function dropLease({ repository, onEvent }: UploadOptions, key: string): P
   try {
     await repository.store.remove(key, { signal: AbortSignal.timeout(10_000) });
   } catch (error) {
-    onEvent?.('lease.not_dropped', { key, reason: messageOf(error) });
+    onEvent?.('lease.not_dropped', 'the lease could not be dropped; it expires by itself', {
+      key,
+      reason: messageOf(error),
+    });
   }
 }
 
@@ -185,11 +197,15 @@ async function loadPrevious(
   } catch (error) {
     if (!isPresyncError(error) || error.exitCode !== 4) throw error;
     // A snapshot that cannot be trusted is not built upon; everything is then offered to the store anew.
-    options.onEvent?.('snapshot.previous_unusable', {
-      sequence: previous.manifest.sequence,
-      code: error.code,
-      reason: error.message,
-    });
+    options.onEvent?.(
+      'snapshot.previous_unusable',
+      'the newest snapshot cannot be built upon; everything is offered anew',
+      {
+        sequence: previous.manifest.sequence,
+        code: error.code,
+        reason: error.message,
+      },
+    );
   }
   return previous;
 }
@@ -315,7 +331,7 @@ async function createUnchanged(
   const buffer = Buffer.allocUnsafeSlow(repository.chunkSize + MAX_CHUNK_OVERHEAD);
   for (const { layout, sha256 } of sample) {
     if ((await digestOf(await readSource(layout, buffer, signal))) === sha256) continue;
-    options.onEvent?.('snapshot.record_wrong', {
+    options.onEvent?.('snapshot.record_wrong', 'a file changed that must not; everything is read', {
       files: [...new Set(layout.segments.map(({ file }) => file.path))].slice(0, 3),
     });
     return () => undefined;
@@ -484,7 +500,9 @@ async function remember(options: UploadOptions, indexPath: string, manifest: Man
     await saveSourceRecord(recordPath(options), { repositoryId: repository.id, channel }, rows());
   } catch (error) {
     // The snapshot is complete; without the record the next one only takes longer.
-    options.onEvent?.('snapshot.record_not_saved', { reason: messageOf(error) });
+    options.onEvent?.('snapshot.record_not_saved', 'the next snapshot will read everything', {
+      reason: messageOf(error),
+    });
   }
 }
 

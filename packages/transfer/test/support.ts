@@ -127,14 +127,24 @@ export async function createWorld(dir: string, store: ObjectStore, chunkSize = 6
   };
 }
 
-
 /** Digests of the chunks that a restore of the snapshot fetches: a whole chunk of zeros never is. */
-export async function neededChunks(repository: Repository, manifest: Manifest, scratchFile: string): Promise<string[]> {
+export async function neededChunks(
+  repository: Repository,
+  manifest: Manifest,
+  scratchFile: string,
+): Promise<string[]> {
   await downloadIndex(repository, manifest, scratchFile, { signal: NEVER });
   const needed = new Set<string>();
-  const options = { length: manifest.index.length, chunkSize: repository.chunkSize, parts: [PART], what: 'the index', signal: NEVER };
+  const options = {
+    length: manifest.index.length,
+    chunkSize: repository.chunkSize,
+    parts: [PART],
+    what: 'the index',
+    signal: NEVER,
+  };
   for await (const chunk of readIndex(scratchFile, options)) {
-    if (chunk.segments.length > 0 && chunk.sha256 !== zeroDigest(repository.chunkSize)) needed.add(chunk.sha256);
+    if (chunk.segments.length > 0 && chunk.sha256 !== zeroDigest(repository.chunkSize))
+      needed.add(chunk.sha256);
   }
   return [...needed];
 }

@@ -20,7 +20,7 @@ export async function nodePruning(pid: number | undefined): Promise<NodePruning>
 }
 
 export function parsePruning(args: readonly string[]): NodePruning {
-  const valueOf = (...flags: string[]): string | null => {
+  const flagValue = (...flags: string[]): string | null => {
     for (const [index, arg] of args.entries()) {
       for (const flag of flags) {
         if (arg === flag) return args[index + 1]?.slice(0, 255) ?? null;
@@ -30,7 +30,7 @@ export function parsePruning(args: readonly string[]): NodePruning {
     return null;
   };
   return {
-    statePruning: valueOf('--state-pruning', '--pruning'),
-    blocksPruning: valueOf('--blocks-pruning'),
+    statePruning: flagValue('--state-pruning', '--pruning'),
+    blocksPruning: flagValue('--blocks-pruning'),
   };
 }

@@ -34,7 +34,7 @@ async function next<R>(running: Promise<R>[], failed: AbortSignal): Promise<R> {
   if (first === undefined) throw new PresyncError('INTERNAL', 'no task to wait for');
   try {
     const result = await first;
-    running.shift();
+    void running.shift();
     if (failed.aborted) throw failed.reason;
     return result;
   } catch (error) {

@@ -1,0 +1,134 @@
+import { access, constants, statfs } from 'node:fs/promises';
+import { readSigningKey, readTrustedKey } from '@presync/format/key-files';
+import { checkGate } from '@presync/node/gate';
+import { type DatabaseLayout, findDatabase, scanDatabase } from '@presync/node/layout';
+import { databaseHolder } from '@presync/node/locks';
+import { connectNode } from '@presync/node/rpc';
+import { isPresyncError, messageOf } from '@presync/runtime/errors';
+import { formatBytes } from '@presync/runtime/units';
+import { composeStore } from '@presync/store/compose';
+import { proveConditionalWrites } from '@presync/store/probe';
+import { openRepository } from '@presync/transfer/repository';
+import type { CommandContext, CommandHandler } from '../command.ts';
+
+interface Finding {
+  check: string;
+  ok: boolean;
+  detail: string;
+  /** What to do; null when nothing is. */
+  hint: string | null;
+  /** The exit code that the command would end with; 0 when the check passed. */
+  exit: number;
+}
+
+const RPC_TIMEOUT_MS = 10_000;
+
+/** Checks what the given options allow to be checked: the machine, the database, the node, the keys, the store. Changes nothing but probe objects. */
+export const doctor: CommandHandler<'doctor'> = async (context) => {
+  const { config, signal } = context;
+  const findings: Finding[] = [];
+  const examine = async (check: string, work: () => Promise<string>): Promise<void> => {
+    try {
+      findings.push({ check, ok: true, detail: await work(), hint: null, exit: 0 });
+    } catch (error) {
+      if (signal.aborted) throw error;
+      const known = isPresyncError(error) ? error : undefined;
+      findings.push({
+        check,
+        ok: false,
+        detail: messageOf(error),
+        hint: known?.hint ?? null,
+        exit: known?.exitCode ?? 1,
+      });
+    }
+  };
+  await examine('runtime', async () => `Node ${process.version} on ${process.platform} ${process.arch}`);
+  await examine('state directory', async () => stateDirectory(config.stateDir));
+  const { basePath } = config;
+  if (basePath !== undefined) {
+    let layout: DatabaseLayout | undefined;
+    await examine('database', async () => {
+      layout = await findDatabase({ basePath, chainId: config.chain, backend: config.backend, signal });
+      const files = await scanDatabase(layout, { signal });
+      const bytes = files.reduce((sum, { size }) => sum + size, 0);
+      return `${layout.backend} of chain ${layout.chainId}, ${files.length} files, ${formatBytes(bytes)}`;
+    });
+    if (layout !== undefined) await examineDatabase(layout, examine, context);
+  }
+  const { rpc } = config;
+  if (rpc !== undefined) await examine('node', () => examineNode(rpc, context));
+  for (const file of config.signKey)
+    await examine(`signing key ${file}`, async () => `key ${(await readSigningKey(file)).id}`);
+  for (const key of config.trust)
+    await examine('trusted key', async () => `key ${(await readTrustedKey(key)).id}`);
+  const { store } = config;
+  if (store !== undefined) await examine('store', () => examineStore(store, context));
+  const worst = findings.find(({ ok }) => !ok);
+  return {
+    json: { ok: worst === undefined, findings },
+    text: findings.flatMap(({ check, ok, detail, hint }) => [
+      `${ok ? 'ok  ' : 'FAIL'}  ${check}: ${detail}`,
+      ...(hint === null ? [] : [`      Try: ${hint}`]),
+    ]),
+    exitCode: worst?.exit ?? 0,
+  };
+};
+
+async function stateDirectory(path: string): Promise<string> {
+  try {
+    await access(path, constants.W_OK);
+    return `${path} can be written`;
+  } catch {
+    return `${path} is not there yet; it is made when it is needed`;
+  }
+}
+
+type Examine = (check: string, work: () => Promise<string>) => Promise<void>;
+
+async function examineDatabase(
+  layout: DatabaseLayout,
+  examine: Examine,
+  { config, signal }: CommandContext<'doctor'>,
+): Promise<void> {
+  await examine('disk', async () => {
+    const { bavail, bsize } = await statfs(config.viewDir ?? layout.dir);
+    return `${formatBytes(bavail * bsize)} free beside the database`;
+  });
+  await examine('lock', async () => {
+    const holder = await databaseHolder(layout, { signal });
+    if (holder === undefined) return 'no node that can be seen from here has the database open: --pause none';
+    return `process ${holder.pid ?? 'unknown'} has the database open: --pause signal`;
+  });
+}
+
+async function examineNode(url: string, { config, signal }: CommandContext<'doctor'>): Promise<string> {
+  const rpc = await connectNode(url, { timeoutMs: RPC_TIMEOUT_MS, signal });
+  try {
+    const { name, version } = await rpc.implementation();
+    const gate = await checkGate(rpc, {
+      minPeers: config.minPeers,
+      maxFinalityLag: config.maxFinalityLag,
+      genesisHash: config.genesis,
+      signal,
+    });
+    const state = gate.open
+      ? 'a snapshot may be taken'
+      : `no snapshot would be taken: ${gate.reasons.join('; ')}`;
+    return `${name} ${version} on ${await rpc.chainName()}, block ${gate.head.number}, finalized ${gate.finalized.number}; ${state}`;
+  } finally {
+    await rpc.close();
+  }
+}
+
+async function examineStore(url: string, { config, signal }: CommandContext<'doctor'>): Promise<string> {
+  const store = await composeStore(url, { signal });
+  try {
+    // Only a source node writes; an agent's identity may well be read-only.
+    if (config.signKey.length > 0) await proveConditionalWrites(store, { signal });
+    const repository = await openRepository(store, { signal });
+    const writes = config.signKey.length > 0 ? ', conditional writes are honoured' : '';
+    return `repository ${repository.id} at ${store.location}, chunks of ${formatBytes(repository.chunkSize)}${writes}`;
+  } finally {
+    await store.close();
+  }
+}

@@ -1,0 +1,99 @@
+import { isPresyncError } from '@presync/runtime/errors';
+import { formatBytes } from '@presync/runtime/units';
+import { composeStore } from '@presync/store/compose';
+import {
+  listChannels,
+  listSequences,
+  openRepository,
+  readLatest,
+  resolveSnapshot,
+} from '@presync/transfer/repository';
+import type { CommandHandler } from '../command.ts';
+
+interface Row {
+  channel: string;
+  sequence: number;
+  newest: boolean;
+  created: string | null;
+  expires: string | null;
+  anchor: number | null;
+  bytes: number | null;
+  added: number | null;
+  signedBy: string[];
+  /** Why the manifest cannot be read. */
+  problem: string | null;
+}
+
+export const list: CommandHandler<'list'> = async ({ config, signal }) => {
+  const store = await composeStore(config.store, { signal });
+  try {
+    const repository = await openRepository(store, { signal });
+    const channels: string[] = [];
+    if (config.channel !== undefined) channels.push(config.channel);
+    else for await (const channel of listChannels(repository, { signal })) channels.push(channel);
+    const rows: Row[] = [];
+    for (const channel of channels) {
+      const latest = await readLatest(repository, channel, { signal });
+      for (const sequence of await listSequences(repository, channel, { signal })) {
+        rows.push(await describe(sequence, sequence === latest?.document.sequence));
+        async function describe(number: number, newest: boolean): Promise<Row> {
+          try {
+            // Looking is not trusting: list shows who signed, and checks nobody.
+            const { manifest, signedBy } = await resolveSnapshot(repository, {
+              channel,
+              snapshot: number,
+              trusted: 'anybody',
+              allowExpired: true,
+              signal,
+            });
+            const { created, expires, chain, totals } = manifest;
+            return {
+              channel,
+              sequence: number,
+              newest,
+              created,
+              expires,
+              anchor: chain.anchor?.number ?? null,
+              bytes: totals.bytes,
+              added: totals.added,
+              signedBy,
+              problem: null,
+            };
+          } catch (error) {
+            if (!isPresyncError(error) || error.exitCode !== 4) throw error;
+            return {
+              channel,
+              sequence: number,
+              newest,
+              created: null,
+              expires: null,
+              anchor: null,
+              bytes: null,
+              added: null,
+              signedBy: [],
+              problem: error.message,
+            };
+          }
+        }
+      }
+    }
+    return {
+      json: {
+        store: store.location,
+        repository: { id: repository.id, chunkSize: repository.chunkSize },
+        snapshots: rows,
+      },
+      text: rows.length === 0 ? [`${store.location} holds no snapshot.`] : rows.map(line),
+    };
+  } finally {
+    await store.close();
+  }
+};
+
+function line(row: Row): string {
+  const name = `${row.channel}#${row.sequence}${row.newest ? ' (newest)' : ''}`;
+  if (row.problem !== null) return `${name}  DAMAGED: ${row.problem}`;
+  const anchor = row.anchor === null ? '' : `  block ${row.anchor}`;
+  const signed = row.signedBy.length === 0 ? 'unsigned' : `signed by ${row.signedBy.join(', ')}`;
+  return `${name}  ${row.created}${anchor}  ${formatBytes(row.bytes ?? 0)}, ${formatBytes(row.added ?? 0)} new  ${signed}`;
+}

@@ -1,0 +1,35 @@
+import { composeTrust } from '@presync/bootstrap/compose';
+import { onlyChannel } from '@presync/bootstrap/restore-database';
+import { composeStore } from '@presync/store/compose';
+import { openRepository, resolveSnapshot } from '@presync/transfer/repository';
+import { readSeen } from '@presync/transfer/seen';
+import type { CommandHandler } from '../command.ts';
+
+export const show: CommandHandler<'show'> = async ({ config, log, signal }) => {
+  const trusted = await composeTrust(config, log);
+  const store = await composeStore(config.store, { signal });
+  try {
+    const repository = await openRepository(store, { signal });
+    const channel = config.channel ?? (await onlyChannel(repository, signal));
+    const { manifest, sha256, trustedBy, signedBy } = await resolveSnapshot(repository, {
+      channel,
+      snapshot: config.snapshot,
+      trusted,
+      genesisHash: config.genesis,
+      seen: await readSeen({ stateDir: config.stateDir, repositoryId: repository.id, channel }),
+      allowExpired: true,
+      signal,
+    });
+    const expired = manifest.expires !== null && Date.now() >= Date.parse(manifest.expires);
+    return {
+      json: { manifest, manifestSha256: sha256, signedBy, trustedBy, expired },
+      text: [
+        `${channel}#${manifest.sequence}${expired ? ' (EXPIRED)' : ''}`,
+        `signed by ${signedBy.length === 0 ? 'nobody' : signedBy.join(', ')}; trusted: ${trustedBy.length === 0 ? 'none' : trustedBy.join(', ')}`,
+        JSON.stringify(manifest, null, 2),
+      ],
+    };
+  } finally {
+    await store.close();
+  }
+};

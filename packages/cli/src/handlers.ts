@@ -1,0 +1,22 @@
+import type { CommandName } from '@presync/runtime/commands';
+import type { CommandHandler } from './command.ts';
+
+/** Each command's work, loaded when the command is given: what one needs must not slow the others down. */
+export type Handlers = { readonly [C in CommandName]?: () => Promise<CommandHandler<C>> };
+
+export const HANDLERS: Handlers = {
+  snapshot: async () => (await import('./commands/snapshot.ts')).snapshot,
+  snapshotter: async () => (await import('./commands/snapshotter.ts')).snapshotter,
+  restore: async () => (await import('./commands/restore.ts')).restore,
+  bootstrap: async () => (await import('./commands/bootstrap.ts')).bootstrap,
+  list: async () => (await import('./commands/list.ts')).list,
+  show: async () => (await import('./commands/show.ts')).show,
+  verify: async () => (await import('./commands/verify.ts')).verify,
+  doctor: async () => (await import('./commands/doctor.ts')).doctor,
+  'keys new': async () => (await import('./commands/keys.ts')).keysNew,
+  'keys public': async () => (await import('./commands/keys.ts')).keysPublic,
+  'config print': async () => (await import('./commands/config.ts')).configPrint,
+  'config check': async () => (await import('./commands/config.ts')).configCheck,
+  'config schema': async () => (await import('./commands/config.ts')).configSchemaCommand,
+  'config reference': async () => (await import('./commands/config.ts')).configReferenceCommand,
+};

@@ -1,0 +1,39 @@
+import { readFileSync } from 'node:fs';
+import { type ProgramSettings, runProgram } from '@presync/runtime/lifecycle';
+
+/** The version in this package's own description. */
+function packageVersion(): string {
+  const { version }: { version: string } = JSON.parse(
+    readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
+  );
+  return version;
+}
+
+async function main(
+  argv: readonly string[],
+  signal: AbortSignal,
+  settings: ProgramSettings,
+): Promise<number> {
+  const version = packageVersion();
+  if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) {
+    // Spares the time to load everything else.
+    process.stdout.write(`${version}\n`);
+    return 0;
+  }
+  const { readCommandLine } = await import('./program.ts');
+  const invocation = readCommandLine(argv, { version, writeOut: (text) => process.stdout.write(text) });
+  if (invocation === undefined) return 0;
+  const { runCommand } = await import('./run-command.ts');
+  return runCommand(invocation.command, invocation, { version, signal, settings });
+}
+
+const argv = process.argv.slice(2);
+const ownArgv = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : argv.length);
+
+await runProgram({
+  name: 'presync',
+  // Until the configuration is read, the command line alone tells how errors are wanted.
+  json: ownArgv.includes('--json'),
+  verbose: ownArgv.includes('--verbose'),
+  run: (signal, settings) => main(argv, signal, settings),
+});

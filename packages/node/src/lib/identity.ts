@@ -1,0 +1,66 @@
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ioError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import type { DatabaseIdentity, DatabaseLayout } from '../layout.ts';
+
+/** These files are some dozens to some thousand bytes long. */
+const MAX_BYTES = 1 << 20;
+
+/**
+ * Reads what tells this database from another one. ParityDB's `metadata` is text, `key=value` a line (parity-db `options.rs`).
+ *
+ * @throws FORMAT_INVALID when the file is not what the backend writes
+ * @throws IO_FAILED, ABORTED
+ */
+export async function readDatabaseIdentity(
+  layout: DatabaseLayout,
+  options: { signal: AbortSignal },
+): Promise<DatabaseIdentity> {
+  const { signal } = options;
+  if (layout.backend === 'rocksdb') {
+    const identity = await readText(layout, 'IDENTITY', /^[\w.-]{1,200}$/, signal);
+    const version = await readText(layout, 'db_version', /^\d{1,9}$/, signal);
+    return { identity, version };
+  }
+  const text = await readText(layout, 'metadata', undefined, signal);
+  return {
+    identity: metadataField(layout, text, 'salt', /^[0-9a-f]{64}$/i),
+    version: metadataField(layout, text, 'version', /^\d{1,9}$/),
+  };
+}
+
+function metadataField(layout: DatabaseLayout, text: string, key: string, pattern: RegExp): string {
+  const line = text.split('\n').find((candidate) => candidate.startsWith(`${key}=`));
+  const value = line?.slice(key.length + 1).trim();
+  if (value === undefined || !pattern.test(value))
+    throw malformed(join(layout.dir, 'metadata'), `has no valid ${key}`);
+  return value;
+}
+
+async function readText(
+  layout: DatabaseLayout,
+  name: string,
+  pattern: RegExp | undefined,
+  signal: AbortSignal,
+): Promise<string> {
+  throwIfAborted(signal);
+  const path = join(layout.dir, name);
+  try {
+    await using file = await open(path, 'r');
+    const buffer = Buffer.alloc(MAX_BYTES);
+    const { bytesRead } = await file.read(buffer, 0, MAX_BYTES, 0);
+    const text = buffer.toString('utf8', 0, bytesRead);
+    if (pattern === undefined) return text;
+    if (!pattern.test(text.trim()))
+      throw malformed(path, `does not hold what ${layout.backend} writes there`);
+    return text.trim();
+  } catch (error) {
+    throw ioError(error, 'read', path);
+  }
+}
+
+function malformed(path: string, what: string): PresyncError {
+  return new PresyncError('FORMAT_INVALID', `${path} ${what}`, {
+    hint: 'start the node once and let it check its database',
+  });
+}

@@ -1,0 +1,140 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errnoOf, ioError } from '@presync/runtime/errors';
+import { DEADMAN_SUFFIX } from './deadman.ts';
+import type { ProcessId } from './proc.ts';
+
+/** What is on disk while a node is paused. */
+export interface PauseIntent {
+  id: string;
+  /** Start times count from boot, so an intent of an earlier boot names nobody. */
+  bootId: string;
+  node: ProcessId;
+  owner: ProcessId;
+  budgetMs: number;
+  /** ISO 8601. */
+  created: string;
+}
+
+export interface StoredIntent {
+  path: string;
+  /** Undefined when the file is not an intent: half written by a crash, or damaged. */
+  intent: PauseIntent | undefined;
+  byDeadman: boolean;
+}
+
+export async function currentBootId(): Promise<string> {
+  try {
+    return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+  } catch (error) {
+    throw ioError(error, 'read', '/proc/sys/kernel/random/boot_id');
+  }
+}
+
+/** Writes the intent durably: when this resolves it survives a crash of the machine. */
+export async function writeIntent(
+  stateDir: string,
+  fields: { node: ProcessId; owner: ProcessId; budgetMs: number },
+): Promise<{ path: string; intent: PauseIntent }> {
+  const intent: PauseIntent = {
+    id: randomUUID(),
+    bootId: await currentBootId(),
+    ...fields,
+    created: new Date().toISOString(),
+  };
+  const path = join(stateDir, `pause-${intent.id}.json`);
+  const temporary = join(stateDir, `.pause-${intent.id}.tmp`);
+  try {
+    await mkdir(stateDir, { recursive: true, mode: 0o700 });
+    {
+      await using file = await open(temporary, 'wx', 0o600);
+      await file.writeFile(`${JSON.stringify(intent, undefined, 2)}\n`);
+      await file.sync();
+    }
+    await rename(temporary, path);
+    await syncFolder(stateDir);
+    return { path, intent };
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw ioError(error, 'write', path);
+  }
+}
+
+/** Removes the intent, under both its names. True when the deadman had renamed it. */
+export async function removeIntent(path: string): Promise<boolean> {
+  const renamed = `${path}${DEADMAN_SUFFIX}`;
+  try {
+    await rm(path, { force: true });
+    try {
+      await rm(renamed);
+      return true;
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return false;
+      throw error;
+    }
+  } catch (error) {
+    throw ioError(error, 'remove', path);
+  }
+}
+
+/** All intents in the folder, oldest name first; none when there is no folder. */
+export async function listIntents(stateDir: string): Promise<StoredIntent[]> {
+  let names: string[];
+  try {
+    names = await readdir(stateDir);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw ioError(error, 'list', stateDir);
+  }
+  const found: StoredIntent[] = [];
+  for (const name of names.sort()) {
+    if (!/^pause-[0-9a-f-]{36}\.json(?:\.resumed-by-deadman)?$/.test(name)) continue;
+    const path = join(stateDir, name);
+    try {
+      const intent = parseIntent(await readFile(path, 'utf8'));
+      found.push({ path, intent, byDeadman: name.endsWith(DEADMAN_SUFFIX) });
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw ioError(error, 'read', path);
+    }
+  }
+  return found;
+}
+
+async function syncFolder(path: string): Promise<void> {
+  await using folder = await open(path, 'r');
+  await folder.sync();
+}
+
+function parseIntent(text: string): PauseIntent | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (!isRecord(value)) return undefined;
+  const { id, bootId, node, owner, budgetMs, created } = value;
+  if (
+    typeof id !== 'string' ||
+    typeof bootId !== 'string' ||
+    typeof budgetMs !== 'number' ||
+    typeof created !== 'string'
+  )
+    return undefined;
+  if (!isProcessId(node) || !isProcessId(owner)) return undefined;
+  return { id, bootId, node, owner, budgetMs, created };
+}
+
+function isProcessId(value: unknown): value is ProcessId {
+  return (
+    isRecord(value) &&
+    Number.isSafeInteger(value['pid']) &&
+    Number(value['pid']) > 1 &&
+    typeof value['startTime'] === 'string'
+  );
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}

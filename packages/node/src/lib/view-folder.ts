@@ -1,0 +1,89 @@
+import { randomBytes } from 'node:crypto';
+import { lstat, mkdir, readdir, rm } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { errnoOf, ioError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import type { DatabaseLayout } from '../layout.ts';
+import { isAlive, ownProcess } from './proc.ts';
+
+/** `view-<pid>-<start time>-<random>`: the name tells whose it is, so that a folder without its owner can be found. */
+const VIEW_NAME = /^view-(\d{1,10})-(\d{1,20})-[0-9a-f]{16}$/;
+
+export function viewParent(layout: DatabaseLayout, viewDir: string | undefined): string {
+  return viewDir === undefined ? join(dirname(layout.dir), '.presync') : resolve(viewDir);
+}
+
+/** Makes a new folder, mode 0700, for one view. Tells whether it is on the database's file system. */
+export async function createViewFolder(
+  layout: DatabaseLayout,
+  viewDir: string | undefined,
+): Promise<{ dir: string; sameDevice: boolean }> {
+  const parent = viewParent(layout, viewDir);
+  const owner = ownProcess();
+  const dir = join(parent, `view-${owner.pid}-${owner.startTime}-${randomBytes(8).toString('hex')}`);
+  try {
+    await mkdir(parent, { recursive: viewDir !== undefined, mode: 0o700 }).catch((error: unknown) => {
+      if (errnoOf(error) !== 'EEXIST') throw error;
+    });
+    if (!(await lstat(parent)).isDirectory()) {
+      throw new PresyncError('IO_FAILED', `${parent} is not a folder`, {
+        hint: 'remove it, or choose another folder for frozen views',
+      });
+    }
+    const sameDevice = (await lstat(parent)).dev === (await lstat(layout.dir)).dev;
+    if (!sameDevice && viewDir === undefined) {
+      throw new PresyncError(
+        'CONFIG_INVALID',
+        `${layout.dir} is the root of a file system of its own, so no frozen view of it can be made beside it`,
+        {
+          hint: 'mount the disk at a folder further up, or name a folder for frozen views, which will be filled with a whole copy',
+        },
+      );
+    }
+    await mkdir(dir, { mode: 0o700 });
+    return { dir, sameDevice };
+  } catch (error) {
+    throw ioError(error, 'make the folder', dir);
+  }
+}
+
+export async function removeViewFolder(dir: string): Promise<void> {
+  try {
+    await rm(dir, { recursive: true, force: true });
+  } catch (error) {
+    throw ioError(error, 'remove', dir);
+  }
+}
+
+/**
+ * Removes the views that a presync which has ended left behind, in the folder that `prepareView` uses with the same
+ * options. Views of running ones, and whatever else lies there, are left alone. Symbolic links are not followed.
+ *
+ * @returns the folders that were removed
+ * @throws IO_FAILED, ABORTED
+ */
+export async function removeStaleViews(
+  layout: DatabaseLayout,
+  options: { viewDir?: string | undefined; signal: AbortSignal },
+): Promise<string[]> {
+  const parent = viewParent(layout, options.viewDir);
+  const removed: string[] = [];
+  let names: string[];
+  try {
+    if (!(await lstat(parent)).isDirectory()) return [];
+    names = await readdir(parent);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw ioError(error, 'list', parent);
+  }
+  for (const name of names.sort()) {
+    throwIfAborted(options.signal);
+    const match = VIEW_NAME.exec(name);
+    if (match?.[1] === undefined || match[2] === undefined) continue;
+    if (isAlive({ pid: Number(match[1]), startTime: match[2] })) continue;
+    const dir = join(parent, name);
+    if (!(await lstat(dir)).isDirectory()) continue;
+    await removeViewFolder(dir);
+    removed.push(dir);
+  }
+  return removed;
+}

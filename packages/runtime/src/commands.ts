@@ -1,0 +1,229 @@
+import { OPTION_NAMES, type OptionName, type OptionValues } from './options.ts';
+
+export interface CommandDefinition {
+  readonly summary: string;
+  readonly options: readonly OptionName[];
+  /** Options without which the command cannot begin. */
+  readonly required: readonly OptionName[];
+  /** Positional arguments, in commander's notation. */
+  readonly arguments: readonly { readonly name: string; readonly description: string }[];
+  /** Exit codes besides those that every command has. */
+  readonly exits: readonly number[];
+}
+
+const COMMON = ['config', 'json', 'quiet', 'verbose'] as const;
+const REPOSITORY = ['store', 'channel', 'concurrency'] as const;
+const TRUST = ['trust', 'insecureNoVerify', 'genesis'] as const;
+const DATABASE = ['basePath', 'chain', 'backend', 'stateDir'] as const;
+
+const TAKE = [
+  ...DATABASE,
+  ...REPOSITORY,
+  'pause',
+  'pid',
+  'pidFile',
+  'pauseBudget',
+  'rpc',
+  'genesis',
+  'minPeers',
+  'maxFinalityLag',
+  'anchorAge',
+  'viewDir',
+  'signKey',
+  'insecureNoSign',
+  'expires',
+  'chunkSize',
+  'compressionLevel',
+  'prove',
+  'report',
+] as const;
+
+const RESTORE = [
+  ...DATABASE,
+  ...REPOSITORY,
+  ...TRUST,
+  'snapshot',
+  'maxAge',
+  'existing',
+  'owner',
+  'report',
+  'dryRun',
+] as const;
+
+/** Every command: what it takes and how it may end. The command line and its reference come from here. */
+export const COMMANDS = {
+  snapshot: {
+    summary: 'Take one snapshot now',
+    options: [...TAKE, 'dryRun', ...COMMON],
+    required: ['basePath', 'store'],
+    arguments: [],
+    exits: [3, 4, 6, 7, 8, 9],
+  },
+  snapshotter: {
+    summary: 'Take snapshots on a schedule: the daemon on the source node',
+    options: [...TAKE, 'schedule', 'timezone', 'adminListen', ...COMMON],
+    required: ['basePath', 'store', 'schedule'],
+    arguments: [],
+    exits: [6, 7, 8, 9],
+  },
+  restore: {
+    summary: 'Restore a snapshot by hand',
+    options: [...RESTORE, 'yes', ...COMMON],
+    required: ['basePath', 'store'],
+    arguments: [],
+    exits: [4, 5, 6, 7, 9],
+  },
+  bootstrap: {
+    summary: 'Restore, start the node and wait until it is ready: the agent on a new instance',
+    options: [
+      ...RESTORE,
+      'nodeCommand',
+      'unit',
+      'rpc',
+      'readyTimeout',
+      'minPeers',
+      'maxFinalityLag',
+      'maxHeadLag',
+      'adminListen',
+      ...COMMON,
+    ],
+    required: ['basePath', 'store'],
+    arguments: [
+      {
+        name: '[node-command...]',
+        description: 'after --: the command that starts the node, and its arguments',
+      },
+    ],
+    exits: [4, 5, 6, 7, 8, 9],
+  },
+  list: {
+    summary: 'List the channels and snapshots of a repository',
+    options: ['store', 'channel', ...COMMON],
+    required: ['store'],
+    arguments: [],
+    exits: [4, 5, 7],
+  },
+  show: {
+    summary: 'Show one snapshot and who signed it',
+    options: ['store', 'channel', ...TRUST, 'snapshot', 'stateDir', ...COMMON],
+    required: ['store'],
+    arguments: [],
+    exits: [4, 5, 7],
+  },
+  verify: {
+    summary: 'Read a repository, a channel or a snapshot back whole and check every byte of it',
+    options: [...REPOSITORY, ...TRUST, 'snapshot', 'stateDir', 'report', ...COMMON],
+    required: ['store'],
+    arguments: [],
+    exits: [4, 5, 7],
+  },
+  'keys new': {
+    summary: 'Make an Ed25519 key pair for signing',
+    options: ['out', ...COMMON],
+    required: ['out'],
+    arguments: [],
+    exits: [],
+  },
+  'keys public': {
+    summary: 'Print the public key of a private one, in the form that --trust takes',
+    options: [...COMMON],
+    required: [],
+    arguments: [{ name: '<file>', description: 'private key file' }],
+    exits: [],
+  },
+  doctor: {
+    summary: 'Check this machine, the node and the store, and say what to do',
+    options: [
+      ...DATABASE,
+      'store',
+      'channel',
+      'pause',
+      'pid',
+      'pidFile',
+      'unit',
+      'rpc',
+      ...TRUST,
+      'signKey',
+      'viewDir',
+      'minPeers',
+      'maxFinalityLag',
+      ...COMMON,
+    ],
+    required: [],
+    arguments: [],
+    exits: [4, 5, 6, 7, 8],
+  },
+  'config print': {
+    summary: 'Print each option, its value and where the value comes from',
+    options: OPTION_NAMES,
+    required: [],
+    arguments: [{ name: '[command...]', description: 'only the options of this command' }],
+    exits: [],
+  },
+  'config check': {
+    summary: 'Check the configuration, and for a command that nothing is missing',
+    options: OPTION_NAMES,
+    required: [],
+    arguments: [{ name: '[command...]', description: 'the command that the configuration is for' }],
+    exits: [],
+  },
+  'config schema': {
+    summary: 'Print the JSON Schema of a configuration file',
+    options: [...COMMON],
+    required: [],
+    arguments: [],
+    exits: [],
+  },
+  'config reference': {
+    summary: 'Print the reference of all options, as Markdown',
+    options: [...COMMON],
+    required: [],
+    arguments: [],
+    exits: [],
+  },
+} as const satisfies Record<string, CommandDefinition>;
+
+export type CommandName = keyof typeof COMMANDS;
+
+/** What a command is given: its options, of which the required ones are never undefined. */
+export type CommandConfig<C extends CommandName> = Readonly<{
+  [K in Extract<
+    OptionName,
+    (typeof COMMANDS)[C]['options'][number]
+  >]: K extends (typeof COMMANDS)[C]['required'][number] ? NonNullable<OptionValues[K]> : OptionValues[K];
+}>;
+
+export const COMMAND_NAMES: readonly CommandName[] = Object.keys(COMMANDS).filter(isCommandName);
+
+export function isCommandName(name: string): name is CommandName {
+  return Object.hasOwn(COMMANDS, name);
+}
+
+/** The definition, in the form that is common to all. */
+export function commandOf(name: CommandName): CommandDefinition {
+  return COMMANDS[name];
+}
+
+/** What each exit code means, for help and reference. */
+export const EXIT_CODES: Readonly<Record<number, string>> = {
+  0: 'done',
+  1: 'anything else failed',
+  2: 'wrong usage or configuration',
+  3: 'nothing was done because a gate was shut',
+  4: 'verification failed: a digest, a signature, the genesis, or a rollback',
+  5: 'not found',
+  6: 'preflight refused: room, backend, pruning, or an existing database',
+  7: 'the store failed: unreachable, forbidden, or no conditional writes',
+  8: 'the node failed: RPC, pause, resume, or it did not become ready',
+  9: 'another presync holds the lock',
+  130: 'stopped by SIGINT, after cleaning up',
+  143: 'stopped by SIGTERM, after cleaning up',
+};
+
+/** The exit codes that every command may end with. */
+const COMMON_EXITS = [0, 1, 2, 130, 143];
+
+/** All exit codes of a command, in order. */
+export function exitsOf(name: CommandName): number[] {
+  return [...COMMON_EXITS, ...commandOf(name).exits].toSorted((a, b) => a - b);
+}

@@ -1,0 +1,54 @@
+import { createHash } from 'node:crypto';
+import { mkdir, stat } from 'node:fs/promises';
+import { ioError, PresyncError, throwIfAborted } from './errors.ts';
+import { lockByFile } from './lib/lock-file.ts';
+import { lockBySocket } from './lib/lock-socket.ts';
+
+export interface LockOptions {
+  /** What is locked: locks of different names on one folder do not meet. */
+  name: string;
+  /** The folder that the lock protects; made when it is not there. */
+  dir: string;
+  signal: AbortSignal;
+}
+
+export interface Lock {
+  /** Gives the lock back. May be called twice. */
+  release(): Promise<void>;
+}
+
+/**
+ * Takes the lock that only one presync at a time may hold, or rejects at once with LOCKED, naming the holder's process
+ * when that can be known. However the holder dies, its lock dies with it.
+ *
+ * On Linux it is an abstract Unix socket (unix(7)), which the kernel removes with its process. Its name is made from
+ * device and inode of the folder, so that every path to the folder, symbolic link or bind mount, gives the same lock.
+ * It is known within one network namespace: containers with networks of their own do not see each other's.
+ * Elsewhere it is a file in the folder that names the process; see `lib/lock-file.ts` for its limits.
+ *
+ * @throws PresyncError LOCKED, IO_FAILED, ABORTED
+ */
+export async function acquireLock(options: LockOptions): Promise<Lock> {
+  const { name, dir, signal } = options;
+  throwIfAborted(signal);
+  let identity: string;
+  try {
+    await mkdir(dir, { recursive: true });
+    const { dev, ino } = await stat(dir, { bigint: true });
+    identity = `${dev}:${ino}`;
+  } catch (error) {
+    throw ioError(error, 'lock', dir);
+  }
+  const outcome =
+    process.platform === 'linux'
+      ? await lockBySocket(createHash('sha256').update(`${identity}\0${name}`).digest('hex'), signal)
+      : await lockByFile(dir, name);
+  if ('release' in outcome) return outcome;
+  const holder = outcome.holder === undefined ? '' : ` (process ${outcome.holder})`;
+  throw new PresyncError('LOCKED', `another presync${holder} holds the ${name} lock on ${dir}`, {
+    hint:
+      outcome.holder === undefined
+        ? 'wait until it has ended'
+        : `wait until it has ended; "ps -p ${outcome.holder}" shows it`,
+  });
+}

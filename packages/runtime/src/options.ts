@@ -1,0 +1,328 @@
+import { accessSync, constants } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import {
+  argv,
+  blockHash,
+  choice,
+  duration,
+  flag,
+  integer,
+  list,
+  listenAddress,
+  type OptionKind,
+  owner,
+  pattern,
+  powerOfTwoBytes,
+  snapshotReference,
+  text,
+  timezone,
+  url,
+} from './lib/option-kinds.ts';
+
+export type { ListenAddress, OptionKind, Owner } from './lib/option-kinds.ts';
+
+/** One option. The key in `OPTIONS` is its name in a file; flag and environment variable follow from it. */
+export interface OptionDefinition {
+  readonly kind: OptionKind<unknown>;
+  readonly description: string;
+  /** As it would stand in a file, or a function that finds it out on this machine. */
+  readonly default?: unknown;
+  /** What help says of a default that is found out. */
+  readonly defaultText?: string;
+  /** In place of `PRESYNC_<SNAKE>`. */
+  readonly environment?: string;
+  /** True when the value must never be printed in an error: people paste keys where a file name belongs. */
+  readonly secret?: boolean;
+  /** False for what makes sense only where the command is given. */
+  readonly inFile?: boolean;
+}
+
+/** Where the configuration file stands unless `--config` says otherwise. */
+export const DEFAULT_CONFIG_FILE = '/etc/presync/presync.yaml';
+
+/** Every option, defined once: help, reference, JSON Schema and types all come from here. */
+export const OPTIONS = {
+  config: {
+    kind: text('FILE', 'the path of a .yaml, .yml, .json or .toml file'),
+    description: 'Configuration file (YAML, JSON or TOML, told apart by its name).',
+    defaultText: `${DEFAULT_CONFIG_FILE}, where present`,
+    inFile: false,
+  },
+  basePath: {
+    kind: text('DIR', 'the path of a folder'),
+    description: "The node's base path, as in its own --base-path.",
+  },
+  chain: {
+    kind: pattern('ID', /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/, 'a chain spec id, such as polkadot or ksmcc3'),
+    description:
+      'Chain spec id: the name of the folder under chains/. Found from the base path when there is only one.',
+  },
+  backend: {
+    kind: choice(['rocksdb', 'paritydb']),
+    description: 'Database backend. Found from the base path when there is only one.',
+  },
+  store: {
+    kind: text('URL', 'a store URL, such as s3://bucket/prefix?region=eu-central-1 or file:///srv/presync'),
+    description: 'The object store that holds the repository. Credentials never belong in the URL.',
+    environment: 'PRESYNC_STORE_URL',
+  },
+  channel: {
+    kind: pattern(
+      'NAME',
+      /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\/[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/,
+      'a channel, <chain spec id>/<profile>, such as polkadot/paritydb-archive',
+    ),
+    description:
+      'The line of snapshots, <chain spec id>/<profile>. Found when it is clear which one is meant.',
+  },
+  snapshot: {
+    kind: snapshotReference(),
+    description: 'Which snapshot of the channel.',
+    default: 'latest',
+  },
+  pause: {
+    kind: choice(['none', 'signal'], ['freeze', 'stop', 'docker', 'hooks']),
+    description: 'How the node is paused: none for a node that does not run, signal for SIGSTOP and SIGCONT.',
+    default: 'none',
+  },
+  pidFile: {
+    kind: text('FILE', 'the path of a file'),
+    description: "File that holds the node's process id.",
+  },
+  pid: {
+    kind: integer('PID', 1, 2 ** 31 - 1),
+    description: "The node's process id.",
+  },
+  pauseBudget: {
+    kind: duration('100ms', '10m'),
+    description: 'The node is resumed after this long, whatever happens.',
+    default: '10s',
+  },
+  rpc: {
+    kind: url(['http', 'https', 'ws', 'wss']),
+    description: "The node's RPC endpoint, such as http://127.0.0.1:9944.",
+  },
+  genesis: {
+    kind: blockHash(),
+    description: "Hash of the chain's block 0. Snapshots of another chain are refused.",
+  },
+  signKey: {
+    kind: list(text('FILE', 'the path of a private key file')),
+    description: 'Private key file that signs the snapshot. Repeatable.',
+    default: [],
+    secret: true,
+  },
+  trust: {
+    kind: list(text('FILE|KEY', 'a public key (ed25519:…) or the path of a file that holds one')),
+    description: 'Public key, or a file with one, whose signature is accepted. Repeatable.',
+    default: [],
+  },
+  insecureNoVerify: {
+    kind: flag(),
+    description: 'Use snapshots without checking who signed them.',
+    default: false,
+  },
+  insecureNoSign: {
+    kind: flag(),
+    description: 'Publish snapshots that carry no signature.',
+    default: false,
+  },
+  expires: {
+    kind: duration('1m', '3650d'),
+    description: 'A snapshot is refused when it is older than this.',
+    default: '30d',
+  },
+  maxAge: {
+    kind: duration('1m', '3650d'),
+    description: 'Refuse snapshots that were taken longer ago than this, even if they have not expired.',
+  },
+  concurrency: {
+    kind: integer('N', 1, 1024),
+    description: 'Objects that are moved at a time. Chosen to fit memory and link when absent.',
+  },
+  chunkSize: {
+    kind: powerOfTwoBytes('64KiB', '64MiB'),
+    description: 'Chunk size of a repository that is made new; an existing one keeps its own.',
+    default: '4MiB',
+  },
+  compressionLevel: {
+    kind: integer('N', 1, 19),
+    description: 'zstd level of new chunks.',
+    default: 3,
+  },
+  prove: {
+    kind: choice(['none', 'sample', 'full']),
+    description: 'How much of a new snapshot is read back and checked before it becomes latest.',
+    default: 'sample',
+  },
+  schedule: {
+    kind: pattern(
+      'CRON',
+      /^\S+(?: \S+){4,5}$/,
+      'a cron expression of five or six fields, such as "0 3 * * *"',
+    ),
+    description: 'When snapshots are taken.',
+  },
+  timezone: {
+    kind: timezone(),
+    description: 'The time zone of the schedule.',
+    default: 'UTC',
+  },
+  adminListen: {
+    kind: listenAddress(),
+    description: 'Where /healthz, /readyz and /metrics are served; none for nowhere.',
+    default: '127.0.0.1:9616',
+  },
+  minPeers: {
+    kind: integer('N', 0, 10_000, 'peers'),
+    description: 'The node must have at least this many peers.',
+    default: 1,
+  },
+  maxFinalityLag: {
+    kind: integer('N', 0, 1_000_000, 'blocks'),
+    description: 'The finalized block may be at most this many blocks behind the best one.',
+    default: 20,
+  },
+  maxHeadLag: {
+    kind: integer('N', 0, 1_000_000, 'blocks'),
+    description: "The node's best block may be at most this many blocks behind the head that its peers tell.",
+    default: 10,
+  },
+  anchorAge: {
+    kind: duration('0s', '1h'),
+    description:
+      'How long before the pause a finalized block must have been seen to be named as surely in the copy.',
+    default: '5s',
+  },
+  readyTimeout: {
+    kind: duration('1s', '7d'),
+    description: 'How long a started node may take until it is ready.',
+    default: '30m',
+  },
+  viewDir: {
+    kind: text('DIR', 'the path of a folder'),
+    description:
+      "Where the frozen view is kept while it is read; on the database's file system. Default: beside the database.",
+  },
+  stateDir: {
+    kind: text('DIR', 'the path of a folder'),
+    description: 'Where presync remembers what it has read, restored and seen.',
+    default: defaultStateDir,
+    defaultText:
+      '/var/lib/presync where it can be written, else $XDG_STATE_HOME/presync or ~/.local/state/presync',
+  },
+  existing: {
+    kind: choice(['refuse', 'keep', 'reuse', 'replace']),
+    description:
+      'What to do with a database that is already there: refuse it, keep it and restore nothing, reuse its chunks, or replace it.',
+    default: 'refuse',
+  },
+  owner: {
+    kind: owner(),
+    description: 'Owner of restored files. Default: whoever runs presync.',
+  },
+  nodeCommand: {
+    kind: argv(),
+    description: 'The command that starts the node; on the command line best given after --.',
+  },
+  unit: {
+    kind: pattern(
+      'NAME',
+      /^[A-Za-z0-9:_.@\\-]{1,255}$/,
+      'the name of a systemd unit, such as polkadot.service',
+    ),
+    description: "The node's systemd unit.",
+  },
+  report: {
+    kind: text('FILE', 'the path of a file'),
+    description: 'File that the outcome is written to, as JSON.',
+  },
+  out: {
+    kind: text('FILE', 'the path of a file'),
+    description: 'File that the private key is written to. It must not exist.',
+    inFile: false,
+  },
+  dryRun: {
+    kind: flag(),
+    description: 'Say what would be done, and do nothing.',
+    default: false,
+  },
+  yes: {
+    kind: flag(),
+    description: 'Do not ask before something is replaced.',
+    default: false,
+  },
+  json: {
+    kind: flag(),
+    description: 'Print one JSON document on stdout.',
+    default: false,
+  },
+  quiet: {
+    kind: flag(),
+    description: 'No progress, and only warnings and errors in the log.',
+    default: false,
+  },
+  verbose: {
+    kind: flag(),
+    description: 'Log details, and stack traces with errors.',
+    default: false,
+  },
+} as const satisfies Record<string, OptionDefinition>;
+
+export type OptionName = keyof typeof OPTIONS;
+
+/** The value of each option; undefined where it has no default. */
+export type OptionValues = {
+  [K in OptionName]: (typeof OPTIONS)[K] extends { kind: OptionKind<infer T> }
+    ? (typeof OPTIONS)[K] extends { default: unknown }
+      ? T
+      : T | undefined
+    : never;
+};
+
+export const OPTION_NAMES: readonly OptionName[] = Object.keys(OPTIONS).filter(isOptionName);
+
+export function isOptionName(name: string): name is OptionName {
+  return Object.hasOwn(OPTIONS, name);
+}
+
+/** The definition, in the form that is common to all. */
+export function optionOf(name: OptionName): OptionDefinition {
+  return OPTIONS[name];
+}
+
+/** `--base-path` */
+export function flagOf(name: OptionName): string {
+  return `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}
+
+/** `PRESYNC_BASE_PATH` */
+export function environmentOf(name: OptionName): string {
+  return (
+    optionOf(name).environment ??
+    `PRESYNC_${name.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`
+  );
+}
+
+/** Groups of which one at most is in force: each contradicts the others. */
+export const EXCLUSIVE: readonly (readonly OptionName[])[] = [
+  ['quiet', 'verbose'],
+  ['pid', 'pidFile'],
+  ['trust', 'insecureNoVerify'],
+  ['signKey', 'insecureNoSign'],
+  ['unit', 'nodeCommand'],
+];
+
+function defaultStateDir(): string {
+  const system = '/var/lib/presync';
+  if (process.getuid?.() === 0) return system;
+  try {
+    accessSync(system, constants.W_OK);
+    return system;
+  } catch {
+    // Not there or not ours: a person's own folder does as well.
+    const state = process.env.XDG_STATE_HOME;
+    return join(state === undefined || state === '' ? join(homedir(), '.local', 'state') : state, 'presync');
+  }
+}

@@ -1,0 +1,105 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+
+const BINARY = 'versitygw';
+const ACCESS = 'presync-test-access';
+const SECRET = 'presync-test-secret';
+const START_MS = 60_000;
+
+/** The versitygw executable: `PRESYNC_VERSITYGW`, the PATH, or the repository's `.cache/tools`. Undefined without one. */
+export function findS3Server(): string | undefined {
+  const named = process.env.PRESYNC_VERSITYGW;
+  const candidates = [
+    ...(named === undefined || named === '' ? [] : [named]),
+    ...(process.env.PATH ?? '').split(delimiter).map((dir) => join(dir, BINARY)),
+    join(import.meta.dirname, '../../.cache/tools', BINARY),
+  ];
+  return candidates.find((path) => existsSync(path));
+}
+
+export interface S3Server {
+  /** Of the server, without a bucket: `http://127.0.0.1:PORT`. */
+  endpoint: string;
+  bucket: string;
+  /** A store URL with an empty prefix; a prefix goes between the bucket and the `?`. */
+  url: string;
+  /** What a process needs in its environment to use the server. */
+  env: Record<string, string>;
+  /** Where the server keeps its buckets as folders. */
+  dir: string;
+  stop(): Promise<void>;
+}
+
+/** Starts versitygw on a free port of 127.0.0.1, on a temporary folder, with one empty bucket. */
+export async function startS3Server(options: { bucket?: string | undefined } = {}): Promise<S3Server> {
+  const binary = findS3Server();
+  if (binary === undefined) throw new Error(`${BINARY} is not to be found`);
+  const bucket = options.bucket ?? 'presync-test';
+  const root = await mkdtemp(join(tmpdir(), 'presync-s3-'));
+  const dir = join(root, 'buckets');
+  await mkdir(join(dir, bucket), { recursive: true });
+  const port = await freePort();
+  const child = spawn(binary, ['--port', `127.0.0.1:${port}`, '--quiet', '--keep-alive', 'posix', dir], {
+    env: { PATH: process.env.PATH ?? '', HOME: root, ROOT_ACCESS_KEY: ACCESS, ROOT_SECRET_KEY: SECRET },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let said = '';
+  child.stderr?.on('data', (text: Buffer) => {
+    said = (said + text.toString()).slice(-4000);
+  });
+  const stop = async (): Promise<void> => {
+    await ended(child);
+    await rm(root, { recursive: true, force: true });
+  };
+  try {
+    await reachable(child, port, () => said);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  const endpoint = `http://127.0.0.1:${port}`;
+  return {
+    endpoint,
+    bucket,
+    url: `s3://${bucket}?region=us-east-1&endpoint=${encodeURIComponent(endpoint)}&pathStyle=1`,
+    env: { AWS_ACCESS_KEY_ID: ACCESS, AWS_SECRET_ACCESS_KEY: SECRET, AWS_EC2_METADATA_DISABLED: 'true' },
+    dir,
+    stop,
+  };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('no port was given');
+  return address.port;
+}
+
+async function reachable(child: ChildProcess, port: number, said: () => string): Promise<void> {
+  for (const until = Date.now() + START_MS; Date.now() < until; ) {
+    if (child.exitCode !== null) throw new Error(`${BINARY} ended with ${child.exitCode}: ${said()}`);
+    const open = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, '127.0.0.1', () => resolve(true)).on('error', () => resolve(false));
+      socket.on('connect', () => socket.destroy());
+    });
+    if (open) return;
+    await delay(50);
+  }
+  throw new Error(`${BINARY} did not listen within ${START_MS / 1000} s: ${said()}`);
+}
+
+async function ended(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const gone = new Promise((resolve) => child.once('exit', resolve));
+  child.kill('SIGTERM');
+  const timer = setTimeout(() => child.kill('SIGKILL'), 10_000);
+  await gone;
+  clearTimeout(timer);
+}
