@@ -58,7 +58,10 @@ export async function corruptRepository(options: CorruptOptions): Promise<Damage
       return { what: `${key} cut from ${original.length} to ${length} bytes`, names, undo };
     }
     case 'extend': {
-      await writeFile(path, Buffer.concat([original, original.subarray(0, 1 + Math.floor(random() * original.length))]));
+      await writeFile(
+        path,
+        Buffer.concat([original, original.subarray(0, 1 + Math.floor(random() * original.length))]),
+      );
       return { what: `${key} continued with its own beginning`, names, undo };
     }
     case 'delete':
@@ -94,15 +97,33 @@ async function replay({ storeDir, channel, sequence, random }: CorruptOptions): 
   const { createHash } = await import('node:crypto');
   const manifest = await readFile(join(storeDir, 'snapshots', channel, String(older), 'manifest.json'));
   const sha256 = createHash('sha256').update(manifest).digest('hex');
-  const document = { presync: 'latest', version: 1, channel, sequence: older, manifest: { size: manifest.length, sha256 } };
+  const document = {
+    presync: 'latest',
+    version: 1,
+    channel,
+    sequence: older,
+    manifest: { size: manifest.length, sha256 },
+  };
   await writeFile(path, `${JSON.stringify(document, null, 2)}\n`);
-  return { what: `latest.json replayed from snapshot ${older}`, names: [`${channel}#${older}`, 'latest.json'], undo: () => writeFile(path, original) };
+  return {
+    what: `latest.json replayed from snapshot ${older}`,
+    names: [`${channel}#${older}`, 'latest.json'],
+    undo: () => writeFile(path, original),
+  };
 }
 
 async function pickObject({ storeDir, channel, sequence, chunks, random }: CorruptOptions): Promise<string> {
   // Chunks are most of a repository, and documents most of what can go wrong: both get their share.
   if (random() < 0.4) {
-    return pick(['presync.json', `channels/${channel}/latest.json`, `snapshots/${channel}/${sequence}/manifest.json`, `snapshots/${channel}/${sequence}/index.zst`], random);
+    return pick(
+      [
+        'presync.json',
+        `channels/${channel}/latest.json`,
+        `snapshots/${channel}/${sequence}/manifest.json`,
+        `snapshots/${channel}/${sequence}/index.zst`,
+      ],
+      random,
+    );
   }
   const all = chunks ?? (await storedChunks(storeDir));
   const digest = pick(all, random);
@@ -111,7 +132,8 @@ async function pickObject({ storeDir, channel, sequence, chunks, random }: Corru
 
 export async function storedChunks(storeDir: string): Promise<string[]> {
   const found: string[] = [];
-  for (const folder of (await readdir(join(storeDir, 'chunks'))).sort()) found.push(...(await readdir(join(storeDir, 'chunks', folder))).sort());
+  for (const folder of (await readdir(join(storeDir, 'chunks'))).sort())
+    found.push(...(await readdir(join(storeDir, 'chunks', folder))).sort());
   return found;
 }
 
@@ -139,4 +161,3 @@ function pick<T>(values: readonly T[], random: () => number): T {
   if (value === undefined) throw new Error('nothing to pick from');
   return value;
 }
-

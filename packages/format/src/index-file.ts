@@ -315,7 +315,8 @@ async function* indexLines(
   } finally {
     input.destroy();
     decoder.destroy();
-    await flow.catch(() => {});
+    // A file is closed before the caller goes on. A foreign source is not waited for: it may be stuck in a read that never ends.
+    if (typeof source === 'string') await flow.catch(() => {});
   }
 }
 

@@ -112,7 +112,8 @@ test('a file that comes or goes changes only the chunks between the fixed bounda
       (files, chunkSize, pick) => {
         fc.pre(files.length > 0);
         const gone = pick % files.length;
-        const large = (file: ArchiveFile | undefined): boolean => file !== undefined && file.size >= chunkSize / 4;
+        const large = (file: ArchiveFile | undefined): boolean =>
+          file !== undefined && file.size >= chunkSize / 4;
         // Whether a boundary lies between two files that follow each other, whatever else the list holds.
         const fixed = (before: ArchiveFile | undefined, after: ArchiveFile | undefined): boolean =>
           before === undefined ||
@@ -150,7 +151,13 @@ test('classes never share a chunk', () => {
 
 test('the archive order is by class, then bytewise by path', () => {
   const file = (path: string, kind: ArchiveFile['class']): ArchiveFile => ({ path, size: 1, class: kind });
-  const sorted = [file('b', 'seal'), file('a', 'mutable'), file('Z', 'immutable'), file('a_', 'immutable'), file('aB', 'immutable')]
+  const sorted = [
+    file('b', 'seal'),
+    file('a', 'mutable'),
+    file('Z', 'immutable'),
+    file('a_', 'immutable'),
+    file('aB', 'immutable'),
+  ]
     .sort(compareFiles)
     .map(({ path }) => path);
   assert.deepEqual(sorted, ['Z', 'aB', 'a_', 'a', 'b']);
@@ -248,47 +255,54 @@ for (const [what, sequence] of Object.entries(inconsistent)) {
 
 test('the reader refuses a plan in which one length was changed, a chunk was dropped, doubled or swapped', () => {
   fc.assert(
-    fc.property(filesArbitrary(100 * KIB), fc.nat(), fc.integer({ min: 0, max: 4 }), fc.integer({ min: 1, max: 5000 }), (files, pick, how, by) => {
-      const chunkSize = 16 * KIB;
-      const planned = [...planChunks(files, chunkSize)];
-      const at = pick % planned.length;
-      const chosen = planned[at];
-      assert.ok(chosen);
-      const changed =
-        how === 0
-          ? planned.toSpliced(at, 1, { ...chosen, length: chosen.length + by })
-          : how === 1
-            ? planned.toSpliced(at, 1, { ...chosen, length: chosen.length - by })
-            : how === 2
-              ? planned.toSpliced(at, 1)
-              : how === 3
-                ? planned.toSpliced(at + 1, 0, { ...chosen, begins: [] })
-                : [...planned.slice(0, at), ...planned.slice(at + 1), chosen];
-      // A changed sequence may still be a tar stream of the same files, cut elsewhere; then it must hold every byte once.
-      let read: ChunkLayout[];
-      try {
-        read = readBack(changed, chunkSize);
-      } catch (error) {
-        coded('INDEX_CORRUPT')(error);
-        return;
-      }
-      const reached = new Map<string, number>();
-      for (const segment of read.flatMap((layout) => layout.segments)) {
-        if (segment.kind !== 'data') continue;
-        assert.equal(segment.offset, reached.get(segment.file.path) ?? 0);
-        reached.set(segment.file.path, segment.offset + segment.length);
-      }
-      for (const file of read.flatMap((layout) => layout.begins)) {
-        assert.equal(reached.get(file.path) ?? 0, file.size);
-      }
-    }),
+    fc.property(
+      filesArbitrary(100 * KIB),
+      fc.nat(),
+      fc.integer({ min: 0, max: 4 }),
+      fc.integer({ min: 1, max: 5000 }),
+      (files, pick, how, by) => {
+        const chunkSize = 16 * KIB;
+        const planned = [...planChunks(files, chunkSize)];
+        const at = pick % planned.length;
+        const chosen = planned[at];
+        assert.ok(chosen);
+        const changed =
+          how === 0
+            ? planned.toSpliced(at, 1, { ...chosen, length: chosen.length + by })
+            : how === 1
+              ? planned.toSpliced(at, 1, { ...chosen, length: chosen.length - by })
+              : how === 2
+                ? planned.toSpliced(at, 1)
+                : how === 3
+                  ? planned.toSpliced(at + 1, 0, { ...chosen, begins: [] })
+                  : [...planned.slice(0, at), ...planned.slice(at + 1), chosen];
+        // A changed sequence may still be a tar stream of the same files, cut elsewhere; then it must hold every byte once.
+        let read: ChunkLayout[];
+        try {
+          read = readBack(changed, chunkSize);
+        } catch (error) {
+          coded('INDEX_CORRUPT')(error);
+          return;
+        }
+        const reached = new Map<string, number>();
+        for (const segment of read.flatMap((layout) => layout.segments)) {
+          if (segment.kind !== 'data') continue;
+          assert.equal(segment.offset, reached.get(segment.file.path) ?? 0);
+          reached.set(segment.file.path, segment.offset + segment.length);
+        }
+        for (const file of read.flatMap((layout) => layout.begins)) {
+          assert.equal(reached.get(file.path) ?? 0, file.size);
+        }
+      },
+    ),
     { numRuns: 1000 },
   );
 });
 
 test('a plan of 16,000 files of 64 MiB each is streamed, not held', () => {
   function* files(): Generator<ArchiveFile> {
-    for (let i = 0; i < 16_000; i++) yield small(`chains/x/db/full/${String(i).padStart(6, '0')}.sst`, 64 * KIB * KIB);
+    for (let i = 0; i < 16_000; i++)
+      yield small(`chains/x/db/full/${String(i).padStart(6, '0')}.sst`, 64 * KIB * KIB);
   }
   let chunks = 0;
   let highest = 0;

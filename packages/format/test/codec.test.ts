@@ -67,10 +67,18 @@ for (const [what, plain] of Object.entries(plaintexts)) {
 
 test('frames of any bytes round trip through both codecs', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.uint8Array({ maxLength: 5000 }), fc.constantFrom(...codecs), fc.constantFrom(...codecs), async (plain, a, b) => {
-      const frame = await a.encode(plain, { level: 3 });
-      assert.deepEqual(Buffer.from(await b.decode(frame, { length: plain.length, what: 'frame' })), Buffer.from(plain));
-    }),
+    fc.asyncProperty(
+      fc.uint8Array({ maxLength: 5000 }),
+      fc.constantFrom(...codecs),
+      fc.constantFrom(...codecs),
+      async (plain, a, b) => {
+        const frame = await a.encode(plain, { level: 3 });
+        assert.deepEqual(
+          Buffer.from(await b.decode(frame, { length: plain.length, what: 'frame' })),
+          Buffer.from(plain),
+        );
+      },
+    ),
   );
 });
 
@@ -95,7 +103,8 @@ for (const codec of codecs) {
         try {
           const decoded = await codec.decode(flipped, { length: plain.length, what: 'frame' });
           // The frame's checksum sees changed content; a flip may still turn it off or leave the content alone.
-          if (inspectFrame(flipped, 'frame').checksum) assert.equal(Buffer.compare(decoded, plain), 0, `bit ${bit}`);
+          if (inspectFrame(flipped, 'frame').checksum)
+            assert.equal(Buffer.compare(decoded, plain), 0, `bit ${bit}`);
           assert.equal(decoded.length, plain.length);
         } catch (error) {
           coded('CHUNK_CORRUPT')(error);
@@ -107,7 +116,8 @@ for (const codec of codecs) {
   test(`${codec.name}: a frame cut short at any byte, or followed by anything, is CHUNK_CORRUPT`, async () => {
     const plain = Buffer.from('presync '.repeat(40));
     const frame = await codec.encode(plain, { level: 3 });
-    for (let length = 0; length < frame.length; length++) await refuses(codec, frame.subarray(0, length), plain.length);
+    for (let length = 0; length < frame.length; length++)
+      await refuses(codec, frame.subarray(0, length), plain.length);
     const skippable = Buffer.from([0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9]);
     for (const tail of [Buffer.from([0]), frame, skippable]) {
       await refuses(codec, Buffer.concat([frame, tail]), plain.length);
@@ -119,8 +129,18 @@ for (const codec of codecs) {
 
   test(`${codec.name}: frames that lie about their content size, or state none, are CHUNK_CORRUPT`, async () => {
     const body = block(0, 5, true, Buffer.from('hello'));
-    assert.equal(Buffer.from(await codec.decode(Buffer.concat([header(5), body]), { length: 5, what: 'f' })).toString(), 'hello');
-    for (const [stated, asked] of [[4, 4], [6, 6], [5, 4], [5, 6], [0, 0], [0xffffffff, 5]] as const) {
+    assert.equal(
+      Buffer.from(await codec.decode(Buffer.concat([header(5), body]), { length: 5, what: 'f' })).toString(),
+      'hello',
+    );
+    for (const [stated, asked] of [
+      [4, 4],
+      [6, 6],
+      [5, 4],
+      [5, 6],
+      [0, 0],
+      [0xffffffff, 5],
+    ] as const) {
       await refuses(codec, Buffer.concat([header(stated), body]), asked);
     }
     const unstated = Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, WINDOW_128K]), body]);
@@ -135,7 +155,11 @@ for (const codec of codecs) {
       const head = header(5);
       head.writeUInt8(0x80 | flag, 4);
       await refuses(codec, Buffer.concat([head, body]), 5);
-      await refuses(codec, Buffer.concat([head.subarray(0, 6), Buffer.alloc(flag === 3 ? 4 : flag), head.subarray(6), body]), 5);
+      await refuses(
+        codec,
+        Buffer.concat([head.subarray(0, 6), Buffer.alloc(flag === 3 ? 4 : flag), head.subarray(6), body]),
+        5,
+      );
     }
     await refuses(codec, Buffer.concat([header(5), block(3, 5, true, Buffer.from('hello'))]), 5);
     await refuses(codec, Buffer.concat([header(MIB), block(1, 128 * KIB + 1, true, Buffer.from('x'))]), MIB);
@@ -195,3 +219,15 @@ for (const codec of codecs) {
     assert.deepEqual(Buffer.from(await codec.decode(frame, { length: plain.length, what: 'f' })), plain);
   });
 }
+
+test('what a frame may not be is seen without decoding it', () => {
+  const body = block(0, 5, true, Buffer.from('hello'));
+  const flagged = header(5);
+  flagged.writeUInt8(0x81, 4);
+  const withDictionary = Buffer.concat([flagged.subarray(0, 6), Buffer.alloc(1), flagged.subarray(6), body]);
+  assert.throws(() => inspectFrame(withDictionary, 'f'), /dictionary/);
+  const runs = Array.from({ length: 3 }, (_, i) => block(1, 128 * KIB, i === 2, Buffer.from('A')));
+  assert.equal(inspectFrame(Buffer.concat([header(3 * 128 * KIB), ...runs]), 'f').contentSize, 3 * 128 * KIB);
+  assert.throws(() => inspectFrame(Buffer.concat([header(2 * 128 * KIB), ...runs]), 'f'), /unfolds to more/);
+  assert.throws(() => inspectFrame(Buffer.concat([header(4), body]), 'f'), /unfolds to more/);
+});

@@ -7,7 +7,12 @@ import { after, before, test } from 'node:test';
 import { constants, createZstdCompress, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { planChunks } from '@presync/format/chunks';
 import { sha256 } from '@presync/format/digest';
-import { createIndexWriter, type IndexedChunk, type IndexedFile, readIndex } from '@presync/format/index-file';
+import {
+  createIndexWriter,
+  type IndexedChunk,
+  type IndexedFile,
+  readIndex,
+} from '@presync/format/index-file';
 import { isPresyncError } from '@presync/runtime/errors';
 import fc from 'fast-check';
 import { coded, filesArbitrary, KIB } from './support.ts';
@@ -37,22 +42,46 @@ async function* bytesOf(...parts: Uint8Array[]): AsyncGenerator<Uint8Array> {
 }
 
 /** Reads index text as if the manifest stated its very length. */
-function readText(text: string | Uint8Array, options: Partial<Parameters<typeof readIndex>[1]> = {}): Promise<IndexedChunk[]> {
+function readText(
+  text: string | Uint8Array,
+  options: Partial<Parameters<typeof readIndex>[1]> = {},
+): Promise<IndexedChunk[]> {
   const plain = Buffer.from(text);
   return collect(
-    readIndex(bytesOf(zstdCompressSync(plain)), { length: plain.length, chunkSize: CHUNK, parts: PARTS, what: 'the index', signal, ...options }),
+    readIndex(bytesOf(zstdCompressSync(plain)), {
+      length: plain.length,
+      chunkSize: CHUNK,
+      parts: PARTS,
+      what: 'the index',
+      signal,
+      ...options,
+    }),
   );
 }
 
 const head = { presync: 'index', version: 1, chunkSize: CHUNK };
 const file = (path: string, extra: object = {}): object => ({
-  file: path, size: 100, class: 'immutable', mode: 0o644, mtime: 0, ...extra,
+  file: path,
+  size: 100,
+  class: 'immutable',
+  mode: 0o644,
+  mtime: 0,
+  ...extra,
 });
-const chunk = (length: number, extra: object = {}): object => ({ chunk: digest, length, size: 50, sha256: digest, ...extra });
+const chunk = (length: number, extra: object = {}): object => ({
+  chunk: digest,
+  length,
+  size: 50,
+  sha256: digest,
+  ...extra,
+});
 const end = (files: number, chunks: number, bytes: number): object => ({ end: true, files, chunks, bytes });
 const lines = (...values: object[]): string => values.map((value) => `${JSON.stringify(value)}\n`).join('');
 const A = 'chains/x/db/full/a';
 const B = 'chains/x/db/full/b';
+/** One file's index, sound but for what is added to its lines. */
+const whole = (more: { head?: object; file?: object; chunk?: object }): string =>
+  lines({ ...head, ...more.head }, file(A, more.file), chunk(1024, more.chunk), chunk(1024), end(1, 2, 100));
 const sound = lines(head, file(A), file(B), chunk(2048), chunk(1024), end(2, 2, 200));
 
 test('what was written is read back: files, chunks, layout, totals and digest', async () => {
@@ -68,18 +97,33 @@ test('what was written is read back: files, chunks, layout, totals and digest', 
       }
       const { digest: written, totals } = await writer.finish();
       const bytes = await readFile(path);
-      assert.deepEqual(written, { size: bytes.length, sha256: await sha256(bytes), length: zstdDecompressSync(bytes).length });
+      assert.deepEqual(written, {
+        size: bytes.length,
+        sha256: await sha256(bytes),
+        length: zstdDecompressSync(bytes).length,
+      });
       const read = await collect(
-        readIndex(path, { length: written.length, chunkSize: CHUNK, parts: PARTS, totals, what: 'i', signal }),
+        readIndex(path, {
+          length: written.length,
+          chunkSize: CHUNK,
+          parts: PARTS,
+          totals,
+          what: 'i',
+          signal,
+        }),
       );
       const stored = { sha256: digest, storedSize: 10, storedSha256: digest };
-      assert.deepEqual(read, layouts.map((layout, ordinal) => ({ ...layout, ordinal, ...stored })));
+      assert.deepEqual(
+        read,
+        layouts.map((layout, ordinal) => ({ ...layout, ordinal, ...stored })),
+      );
     }),
     { numRuns: 100 },
   );
 });
 
 test('the smallest sound indexes are read', async () => {
+  assert.equal((await readText(whole({}))).length, 2);
   assert.equal((await readText(sound)).length, 2);
   assert.equal((await readText(lines(head, chunk(1024), end(0, 1, 0)))).length, 1);
 });
@@ -111,22 +155,30 @@ test('a file that stands where another part has its folder is PATH_UNSAFE', asyn
 const corrupt: Record<string, string | Uint8Array> = {
   'an empty index': '',
   'no head': lines(file(A), chunk(1024)),
-  'another kind': lines({ ...head, presync: 'manifest' }),
-  'another chunk size': lines({ ...head, chunkSize: CHUNK * 2 }),
-  'an unknown field in the head': lines({ ...head, more: 1 }),
-  'an unknown field in a file': lines(head, file(A, { link: '/etc/passwd' })),
-  'an unknown field in a chunk': lines(head, file(A), chunk(1024, { offset: 0 })),
-  'a class that does not exist': lines(head, file(A, { class: 'link' })),
-  'set-user-id beyond permission bits': lines(head, file(A, { mode: 0o10000 })),
+  'another kind': whole({ head: { presync: 'manifest' } }),
+  'another chunk size': whole({ head: { chunkSize: CHUNK * 2 } }),
+  'an unknown field in the head': whole({ head: { more: 1 } }),
+  'an unknown field in a file': whole({ file: { link: '/etc/passwd' } }),
+  'an unknown field in a chunk': whole({ chunk: { offset: 0 } }),
+  'a class that does not exist': whole({ file: { class: 'link' } }),
+  'set-user-id beyond permission bits': whole({ file: { mode: 0o10000 } }),
   'a fractional size': lines(head, file(A, { size: 1.5 })),
   'a size beyond exact integers': lines(head, file(A, { size: 2 ** 60 })),
-  'files out of order': lines(head, file(B), file(A)),
-  'classes out of order': lines(head, file(A, { class: 'seal' }), chunk(1024), file(B)),
+  'files out of order': lines(head, file(B), file(A), chunk(2048), chunk(1024), end(2, 2, 200)),
+  'classes out of order': lines(
+    head,
+    file(A, { class: 'seal' }),
+    chunk(1024),
+    file(B),
+    chunk(1024),
+    chunk(1024),
+    end(2, 3, 200),
+  ),
   'an empty chunk': lines(head, file(A), chunk(0)),
   'a chunk that lies about its length': lines(head, file(A), chunk(1536)),
-  'a chunk stored in more bytes than a frame can need': lines(head, file(A), chunk(1024, { size: 1024 + 64 * KIB + 1 })),
-  'a digest in capitals': lines(head, file(A), chunk(1024, { chunk: digest.toUpperCase() })),
-  'a digest that is a path': lines(head, file(A), chunk(1024, { chunk: '../../x' })),
+  'a chunk stored in more bytes than a frame can need': whole({ chunk: { size: 1024 + 64 * KIB + 1 } }),
+  'a digest in capitals': whole({ chunk: { chunk: digest.toUpperCase() } }),
+  'a digest that is a path': whole({ chunk: { chunk: '../../x' } }),
   'no end': lines(head, file(A), file(B), chunk(2048), chunk(1024)),
   'an end before the archive ends': lines(head, file(A), chunk(1024), end(1, 1, 100)),
   'a total of files that lies': sound.replace('"files":2', '"files":3'),
@@ -136,11 +188,15 @@ const corrupt: Record<string, string | Uint8Array> = {
   'an empty line': sound.replace('\n', '\n\n'),
   'a last line without its newline': sound.slice(0, -1),
   'half a character after the end': Buffer.concat([Buffer.from(sound), Buffer.from([0xe2, 0x82])]),
-  'bytes that are not UTF-8': Buffer.concat([Buffer.from(sound.slice(0, 40)), Buffer.from([0xff]), Buffer.from(sound.slice(40))]),
+  'bytes that are not UTF-8': Buffer.concat([
+    Buffer.from(sound.slice(0, 40)),
+    Buffer.from([0xff]),
+    Buffer.from(sound.slice(40)),
+  ]),
   'a byte order mark': `\ufeff${sound}`,
   'a line that is too long': `${sound.slice(0, 1)}${' '.repeat(3000)}${sound.slice(1)}`,
-  'a line that is no JSON': lines(head) + '{"file":\n',
-  'a line that is no object': lines(head) + 'null\n',
+  'a line that is no JSON': `${lines(head)}{"file":\n`,
+  'a line that is no object': `${lines(head)}null\n`,
 };
 for (const [what, text] of Object.entries(corrupt)) {
   test(`${what} is INDEX_CORRUPT`, () => assert.rejects(readText(text), coded('INDEX_CORRUPT')));
@@ -161,14 +217,22 @@ test('arbitrary bytes, arbitrary JSON lines and mutations cause nothing but a Pr
   const packed = zstdCompressSync(plain);
   const attempt = async (source: Uint8Array, length: number): Promise<void> => {
     try {
-      await collect(readIndex(bytesOf(source), { length, chunkSize: CHUNK, parts: PARTS, what: 'i', signal }));
+      await collect(
+        readIndex(bytesOf(source), { length, chunkSize: CHUNK, parts: PARTS, what: 'i', signal }),
+      );
     } catch (error) {
       coded('INDEX_CORRUPT', 'PATH_UNSAFE')(error);
     }
   };
-  const jsonLines = fc.array(fc.json({ maxDepth: 2 }), { maxLength: 5 }).map((all) => `${JSON.stringify(head)}\n${all.join('\n')}\n`);
+  const jsonLines = fc
+    .array(fc.json({ maxDepth: 2 }), { maxLength: 5 })
+    .map((all) => `${JSON.stringify(head)}\n${all.join('\n')}\n`);
   await fc.assert(fc.asyncProperty(fc.uint8Array({ maxLength: 100 }), (bytes) => attempt(bytes, 100)));
-  await fc.assert(fc.asyncProperty(jsonLines, (text) => attempt(zstdCompressSync(Buffer.from(text)), Buffer.byteLength(text))));
+  await fc.assert(
+    fc.asyncProperty(jsonLines, (text) =>
+      attempt(zstdCompressSync(Buffer.from(text)), Buffer.byteLength(text)),
+    ),
+  );
   await fc.assert(
     fc.asyncProperty(fc.boolean(), fc.nat(), fc.nat(255), async (inside, pick, value) => {
       const bytes = Buffer.from(inside ? plain : packed);
@@ -209,10 +273,26 @@ test('an index that unfolds to a gigabyte stops at the stated length, and a 100 
   }
 });
 
+test('sound lines beyond the stated length are never handed out', async () => {
+  const pairs = Array.from({ length: 20_000 }, (_, i) => [
+    file(`chains/x/db/full/${String(i).padStart(6, '0')}`),
+    chunk(1024),
+  ]).flat();
+  const plain = Buffer.from(lines(head, ...pairs, chunk(1024), end(20_000, 20_001, 2_000_000)));
+  let seen = 0;
+  const options = { length: 5000, chunkSize: CHUNK, parts: PARTS, what: 'i', signal };
+  await assert.rejects(async () => {
+    for await (const _ of readIndex(bytesOf(zstdCompressSync(plain)), options)) seen += 1;
+  }, coded('INDEX_CORRUPT'));
+  assert.ok(seen <= 5000 / 185, `${seen} chunks`);
+});
+
 test('a window beyond 8 MiB is refused', async () => {
   const packed = await bomb(MIB, ' ', 27);
   await assert.rejects(
-    collect(readIndex(bytesOf(packed), { length: 2 * MIB, chunkSize: CHUNK, parts: PARTS, what: 'i', signal })),
+    collect(
+      readIndex(bytesOf(packed), { length: 2 * MIB, chunkSize: CHUNK, parts: PARTS, what: 'i', signal }),
+    ),
     (error) => coded('INDEX_CORRUPT')(error) && /memory/i.test(String(error)),
   );
 });
@@ -242,7 +322,13 @@ test('an abort stops a reader that waits for its source, and no handle stays ope
     await new Promise(() => {});
   }
   const reading = collect(
-    readIndex(stalled(), { length: sound.length, chunkSize: CHUNK, parts: PARTS, what: 'i', signal: controller.signal }),
+    readIndex(stalled(), {
+      length: sound.length,
+      chunkSize: CHUNK,
+      parts: PARTS,
+      what: 'i',
+      signal: controller.signal,
+    }),
   );
   await assert.rejects(reading, coded('ABORTED'));
 });
@@ -276,7 +362,10 @@ test('the writer never replaces a file, says so with a PresyncError, and leaves 
   const path = fresh();
   await writeFile(path, 'precious');
   const writer = createIndexWriter(path, { chunkSize: CHUNK });
-  await assert.rejects(writer.finish(), (error) => isPresyncError(error, 'IO_FAILED') && error.message.includes(path));
+  await assert.rejects(
+    writer.finish(),
+    (error) => isPresyncError(error, 'IO_FAILED') && error.message.includes(path),
+  );
   assert.equal(await readFile(path, 'utf8'), 'precious');
   const other = createIndexWriter(fresh(), { chunkSize: CHUNK });
   await other.chunk({ sha256: digest, length: 1024, storedSize: 10, storedSha256: digest });

@@ -34,12 +34,18 @@ test('an envelope is opened by any of several trusted keys, as a rotation needs'
     const opened = openEnvelope(sealed, trusted, 'm');
     assert.deepEqual(opened.payload, payload);
     assert.deepEqual(opened.signedBy, [first.id, second.id]);
-    assert.deepEqual(opened.trustedBy, [first.id, second.id].filter((id) => trusted.some((key) => key.id === id)));
+    assert.deepEqual(
+      opened.trustedBy,
+      [first.id, second.id].filter((id) => trusted.some((key) => key.id === id)),
+    );
   }
 });
 
 test('unknown keys only, or no trusted key at all, is MANIFEST_UNTRUSTED; no signature is MANIFEST_UNSIGNED', () => {
-  assert.throws(() => openEnvelope(sealEnvelope(payload, [first, second]), [third], 'm'), coded('MANIFEST_UNTRUSTED'));
+  assert.throws(
+    () => openEnvelope(sealEnvelope(payload, [first, second]), [third], 'm'),
+    coded('MANIFEST_UNTRUSTED'),
+  );
   assert.throws(() => openEnvelope(sealEnvelope(payload, [first]), [], 'm'), coded('MANIFEST_UNTRUSTED'));
   assert.throws(() => openEnvelope(sealEnvelope(payload, []), [first], 'm'), coded('MANIFEST_UNSIGNED'));
   assert.deepEqual(openEnvelope(sealEnvelope(payload, []), 'anybody', 'm').payload, payload);
@@ -80,7 +86,11 @@ test('key ids that stand twice, other payload types and base64 that is not canon
     },
   ];
   for (const change of changes) {
-    assert.throws(() => openEnvelope(altered(sealed, change), [first], 'm'), coded('FORMAT_INVALID'), String(change));
+    assert.throws(
+      () => openEnvelope(altered(sealed, change), [first], 'm'),
+      coded('FORMAT_INVALID'),
+      String(change),
+    );
   }
 });
 
@@ -110,7 +120,9 @@ test('arbitrary bytes and arbitrary JSON never cause anything but a PresyncError
   const signed = fc.record({
     payloadType: fc.constantFrom('application/vnd.presync.manifest+json', 'x'),
     payload: fc.oneof(fc.base64String(), fc.string()),
-    signatures: fc.array(fc.record({ keyid: fc.constantFrom(first.id, 'k'), sig: fc.oneof(fc.base64String(), fc.string()) })),
+    signatures: fc.array(
+      fc.record({ keyid: fc.constantFrom(first.id, 'k'), sig: fc.oneof(fc.base64String(), fc.string()) }),
+    ),
   });
   const input = fc.oneof(
     fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes)),
@@ -134,7 +146,8 @@ test('control characters in a key id do not reach a terminal through the message
   });
   assert.throws(
     () => openEnvelope(hostile, [first], 'm'),
-    (error) => error instanceof Error && !error.message.includes('\u001b') && coded('MANIFEST_UNTRUSTED')(error),
+    (error) =>
+      error instanceof Error && !error.message.includes('\u001b') && coded('MANIFEST_UNTRUSTED')(error),
   );
 });
 
@@ -142,15 +155,29 @@ test('a public key survives its text form, and has the id of its private key', (
   const read = parsePublicKey(`${formatPublicKey(first)}\n`, 'k');
   assert.equal(read.id, first.id);
   assert.equal(read.id, parsePrivateKey(first.pem, 'k').id);
-  assert.equal(parsePublicKey(first.key.export({ format: 'pem', type: 'spki' }).toString(), 'k').id, first.id);
-  assert.deepEqual(openEnvelope(sealEnvelope(payload, [parsePrivateKey(first.pem, 'k')]), [read], 'm').payload, payload);
+  assert.equal(
+    parsePublicKey(first.key.export({ format: 'pem', type: 'spki' }).toString(), 'k').id,
+    first.id,
+  );
+  assert.deepEqual(
+    openEnvelope(sealEnvelope(payload, [parsePrivateKey(first.pem, 'k')]), [read], 'm').payload,
+    payload,
+  );
 });
 
 test('key material is in no error: not in the message, the stack, the cause or any property', () => {
   const body = first.pem.split('\n')[1] ?? '';
   const seed = Buffer.from(body, 'base64').subarray(-32);
-  const rsa = generateKeyPairSync('rsa', { modulusLength: 1024 }).privateKey.export({ format: 'pem', type: 'pkcs8' }).toString();
-  const secrets = [body, seed.toString('hex'), seed.toString('base64url'), seed.toString('base64'), rsa.split('\n')[3] ?? ''];
+  const rsa = generateKeyPairSync('rsa', { modulusLength: 1024 })
+    .privateKey.export({ format: 'pem', type: 'pkcs8' })
+    .toString();
+  const secrets = [
+    body,
+    seed.toString('hex'),
+    seed.toString('base64url'),
+    seed.toString('base64'),
+    rsa.split('\n')[3] ?? '',
+  ];
   const attempts: (() => unknown)[] = [
     () => parsePublicKey(first.pem, 'k'),
     () => parsePublicKey(` \n${first.pem}`, 'k'),
