@@ -19,6 +19,7 @@ import type { ObjectStore } from '@presync/store/object-store';
 import { proveConditionalWrites } from '@presync/store/probe';
 import {
   assertChannel,
+  assertRepositoryOrEmpty,
   openOrCreateRepository,
   readLatest,
   resolveSnapshot,
@@ -118,17 +119,18 @@ async function takeLocked(
   await removeStaleViews(layout, { viewDir: options.viewDir, signal });
   const holder = await databaseHolder(layout, { signal });
   const pauser = createPauser(pauserOptions(options, layout, holder));
+  // A file that may not be in a snapshot is found before anything is written anywhere.
+  const described = await describeOnly(layout, signal);
 
   const rpcUrl = options.rpcUrl ?? (options.pause === 'none' ? undefined : DEFAULT_RPC);
   const rpc =
     rpcUrl === undefined ? undefined : await connectNode(rpcUrl, { timeoutMs: RPC_TIMEOUT_MS, signal });
   try {
     const facts = await passGate(options, rpc);
+    // Before the probe, which writes: a place that holds something else is not written to.
+    await assertRepositoryOrEmpty(store, { signal });
     await proveConditionalWrites(store, { signal });
-    if (options.dryRun === true) {
-      const view = await describeOnly(layout, signal);
-      return { channel, ...view };
-    }
+    if (options.dryRun === true) return { channel, ...described };
     const repository = await openOrCreateRepository(store, { chunkSize: options.chunkSize, signal });
     await assertSameChain(repository, channel, facts.genesisHash, signal);
 

@@ -49,6 +49,23 @@ export async function openRepository(
 }
 
 /**
+ * Throws unless the store holds a repository that can be opened, or nothing at all (STORE_OCCUPIED). Writes nothing. A folder that is not there
+ * yet passes, since the first put makes it.
+ */
+export async function assertRepositoryOrEmpty(
+  store: ObjectStore,
+  { signal }: { signal: AbortSignal },
+): Promise<void> {
+  try {
+    await openRepository(store, { signal });
+  } catch (error) {
+    if (isPresyncError(error, 'STORE_NOT_FOUND')) return;
+    if (!isPresyncError(error, 'REPOSITORY_NOT_FOUND')) throw error;
+    await assertEmpty(store, signal);
+  }
+}
+
+/**
  * Opens the repository, or makes one in an empty store. A store prefix that holds something else is STORE_OCCUPIED. When two make one
  * at the same time, one wins and both use it.
  */

@@ -1,4 +1,4 @@
-import { chmod, chown, mkdir, open, rm, statfs } from 'node:fs/promises';
+import { chmod, chown, open, rm, statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { type Codec, createCodec } from '@presync/format/codec';
 import { sha256 as digestOf, zeroDigest } from '@presync/format/digest';
@@ -32,6 +32,7 @@ import {
   undoHalfSwap,
   writeState,
 } from './lib/stage.ts';
+import { makeFolders } from './made-folders.ts';
 import { downloadIndex, type Repository, type Snapshot } from './repository.ts';
 
 /** What happens to a database that is already at the target. */
@@ -99,7 +100,7 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<RestoreR
     } else {
       for (const part of parts) await undoHalfSwap(part);
       await assertReplaceable(parts, options.existing ?? 'refuse');
-      for (const part of parts) await makeFolders(basePath, part.target, options.owner);
+      await preflight(options, parts, first);
       const names = await fetchAll(options, parts, first, state?.manifest === snapshot.sha256, result);
       for (const part of parts) {
         await sealStage(part, names.get(part.part) ?? new Set());
@@ -134,17 +135,46 @@ async function assertReplaceable(parts: PartPaths[], existing: ExistingPolicy): 
   }
 }
 
-/** Makes the folders above a database, with the owner that the node needs. */
-async function makeFolders(basePath: string, target: string, owner: RestoreOptions['owner']): Promise<void> {
-  const parent = dirname(target);
-  const made = await mkdir(parent, { recursive: true, mode: 0o755 });
-  if (made === undefined || owner === undefined) return;
-  for (
-    let path = parent;
-    path.length >= made.length && path.startsWith(dirname(basePath));
-    path = dirname(path)
-  )
-    await setOwner(path, owner);
+/**
+ * All that can be refused before anything is staged: the room, and every line of the index. Leaves the index in the work folder;
+ * when it refuses, it leaves nothing that was not there.
+ */
+async function preflight(options: RestoreOptions, parts: PartPaths[], first: PartPaths): Promise<void> {
+  const { repository, snapshot, owner, signal } = options;
+  const { manifest } = snapshot;
+  const undo: (() => Promise<void>)[] = [];
+  const indexPath = indexPathOf(first);
+  try {
+    for (const part of parts) {
+      undo.unshift((await makeFolders(dirname(part.target), owner)).undo);
+      undo.unshift((await makeFolders(part.work)).undo);
+    }
+    await assertRoom(parts, first, snapshot);
+    await rm(indexPath, { force: true });
+    await downloadIndex(repository, manifest, indexPath, { signal });
+    for await (const chunk of chunksOf(repository, manifest, indexPath, signal)) {
+      for (const file of chunk.begins) {
+        options.assertFile(file);
+        partOf(parts, file);
+      }
+    }
+  } catch (error) {
+    await rm(indexPath, { force: true });
+    for (const step of undo) await step();
+    throw error;
+  }
+}
+
+function indexPathOf({ work }: PartPaths): string {
+  return join(work, 'restore-index.zst');
+}
+
+function partOf(parts: PartPaths[], file: IndexedFile): PartPaths {
+  const part = parts.find(({ part: path }) => path === dirname(file.path));
+  if (part !== undefined) return part;
+  throw new PresyncError('PATH_UNSAFE', `${file.path} lies in none of the snapshot's parts`, {
+    hint: 'do not use this snapshot',
+  });
 }
 
 async function setOwner(path: string, owner: RestoreOptions['owner']): Promise<void> {
@@ -188,16 +218,10 @@ async function fetchAll(
   const { repository, snapshot, signal } = options;
   const { manifest } = snapshot;
   const journalPath = join(first.work, 'restore.journal');
-  const indexPath = join(first.work, 'restore-index.zst');
-  let foreign = false;
-  for (const part of parts) foreign = (await openStage(part)) || foreign;
-  await assertRoom(parts, first, snapshot);
-  if (!sameSnapshot) {
-    await rm(journalPath, { force: true });
-    await writeState(first, { ...stateOf(snapshot), phase: 'fetching' });
-  }
-  await rm(indexPath, { force: true });
-  await downloadIndex(repository, manifest, indexPath, { signal });
+  // The note first: once a stage is opened, no note may say of it that it is sealed.
+  if (!sameSnapshot) await rm(journalPath, { force: true });
+  await writeState(first, { ...stateOf(snapshot), phase: 'fetching' });
+  for (const part of parts) await openStage(part);
 
   const journal = await openJournal(journalPath, manifest.totals.chunks);
   const codec = await createCodec();
@@ -217,14 +241,9 @@ async function fetchAll(
   };
 
   async function* prepared(): AsyncGenerator<IndexedChunk> {
-    for await (const chunk of chunksOf(repository, manifest, indexPath, signal)) {
+    for await (const chunk of chunksOf(repository, manifest, indexPathOf(first), signal)) {
       for (const file of chunk.begins) {
-        options.assertFile(file);
-        const part = parts.find(({ part: path }) => path === dirname(file.path));
-        if (part === undefined)
-          throw new PresyncError('PATH_UNSAFE', `${file.path} lies in none of the snapshot's parts`, {
-            hint: 'do not use this snapshot',
-          });
+        const part = partOf(parts, file);
         names.get(part.part)?.add(basename(file.path));
         const path = stagedPath(part, file);
         context.staged.set(file, {

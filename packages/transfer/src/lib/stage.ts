@@ -113,12 +113,11 @@ export async function undoHalfSwap(paths: PartPaths): Promise<void> {
     await durableRename(paths.replaced, paths.target);
 }
 
-/** Makes or keeps the staged folder. Returns true when it holds files of an earlier attempt. */
-export async function openStage(paths: PartPaths): Promise<boolean> {
-  await mkdir(paths.work, { recursive: true, mode: 0o755 });
+/** Makes or keeps the staged folder. */
+export async function openStage(paths: PartPaths): Promise<void> {
   try {
     await mkdir(paths.stage, { mode: 0o700 });
-    return false;
+    return;
   } catch (error) {
     if (errnoOf(error) !== 'EEXIST') throw error;
   }
@@ -128,12 +127,12 @@ export async function openStage(paths: PartPaths): Promise<boolean> {
       await rename(join(paths.stage, name), join(paths.stage, `${name}${SEAL_SUFFIX}`));
   }
   await syncDirectory(paths.stage);
-  return true;
 }
 
 /** Bytes that the staged folder takes on disk already. */
 export async function stagedBytes(paths: PartPaths): Promise<number> {
   let bytes = 0;
+  if (!(await exists(paths.stage))) return 0;
   for (const name of await readdir(paths.stage)) bytes += (await stat(join(paths.stage, name))).blocks * 512;
   return bytes;
 }

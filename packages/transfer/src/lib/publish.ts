@@ -1,0 +1,151 @@
+import { sha256 as digestOf } from '@presync/format/digest';
+import { encodeDocument } from '@presync/format/documents';
+import type { IndexDigest } from '@presync/format/index-file';
+import { encodeManifest, type Manifest } from '@presync/format/manifest';
+import { repositoryKeys } from '@presync/format/paths';
+import { sealEnvelope } from '@presync/format/signature';
+import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { type Repository, readLatest, resolveSnapshot, type Snapshot } from '../repository.ts';
+import type { UploadOptions } from '../snapshot.ts';
+import { verifySnapshot } from '../verify.ts';
+
+/** Sequence numbers that are tried when others publish, or were killed half-way, in the same channel. */
+const MAX_SEQUENCE_TRIES = 1000;
+
+export interface Published {
+  manifest: Manifest;
+  sha256: string;
+  size: number;
+}
+
+/** Puts index and manifest under the next free number. The index's create-only put decides who owns a number. */
+export async function publish(
+  options: UploadOptions,
+  {
+    indexPath,
+    digest,
+    totals,
+    previous,
+    floor,
+  }: {
+    indexPath: string;
+    digest: IndexDigest;
+    totals: Manifest['totals'];
+    previous: Snapshot | undefined;
+    floor: number;
+  },
+): Promise<Published> {
+  const { repository, channel, describe, keys, signal } = options;
+  const { store } = repository;
+  const created = new Date().toISOString();
+  for (let tried = 1; tried <= MAX_SEQUENCE_TRIES; tried++) {
+    const sequence = floor + tried;
+    const index = { path: indexPath, size: digest.size };
+    if (!(await putIfAbsent(store, repositoryKeys.index(channel, sequence), index, signal))) continue;
+    const manifest: Manifest = {
+      presync: 'manifest',
+      format: { version: 1, minReader: 1, features: [] },
+      repository: { id: repository.id, sha256: repository.sha256 },
+      channel,
+      sequence,
+      previous:
+        previous === undefined ? null : { sequence: previous.manifest.sequence, sha256: previous.sha256 },
+      created,
+      ...describe,
+      totals,
+      index: digest,
+    };
+    const bytes = sealEnvelope(encodeManifest(manifest), keys);
+    if (!(await putIfAbsent(store, repositoryKeys.manifest(channel, sequence), bytes, signal))) continue;
+    return { manifest, sha256: await digestOf(bytes), size: bytes.length };
+  }
+  throw new PresyncError(
+    'STORE_FAILED',
+    `no free sequence number after ${floor + MAX_SEQUENCE_TRIES} in channel ${channel}`,
+    {
+      hint: 'something fills the channel with unfinished snapshots; see "presync list"',
+    },
+  );
+}
+
+async function putIfAbsent(
+  store: Repository['store'],
+  key: string,
+  body: Buffer | { path: string; size: number },
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    await store.put(key, body, { condition: { ifAbsent: true }, signal });
+    return true;
+  } catch (error) {
+    if (isPresyncError(error, 'CONDITION_FAILED')) return false;
+    throw error;
+  }
+}
+
+/** Reads the snapshot back as an agent would. What fails here is never promoted. */
+export async function prove(options: UploadOptions, published: Published): Promise<void> {
+  const mode = options.prove ?? 'sample';
+  if (mode === 'none') return;
+  const { repository, channel, keys, signal } = options;
+  const { sequence } = published.manifest;
+  const snapshot = await resolveSnapshot(repository, {
+    channel,
+    snapshot: sequence,
+    trusted: keys.length > 0 ? keys : 'anybody',
+    signal,
+  });
+  if (snapshot.sha256 !== published.sha256) {
+    throw new PresyncError(
+      'CONTENT_MISMATCH',
+      `the manifest of ${channel}#${sequence} reads back differently than it was written`,
+      {
+        hint: 'the store does not keep what it is given; run "presync verify"',
+      },
+    );
+  }
+  const { problems } = await verifySnapshot({
+    repository,
+    manifest: snapshot.manifest,
+    scope: mode,
+    scratchDir: options.stateDir,
+    concurrency: options.concurrency,
+    signal,
+  });
+  const [first] = problems;
+  if (first !== undefined) {
+    throw new PresyncError(first.code, `${channel}#${sequence} was not promoted: ${first.message}`, {
+      hint: 'the snapshot stays unpromoted; find out why the store lost or changed an object, then take another',
+    });
+  }
+}
+
+/** Moves `latest` forward, never back. */
+export async function promote(
+  repository: Repository,
+  { manifest, sha256, size }: Published,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { channel, sequence } = manifest;
+  const document = encodeDocument({
+    presync: 'latest',
+    version: 1,
+    channel,
+    sequence,
+    manifest: { size, sha256 },
+  });
+  for (;;) {
+    throwIfAborted(signal);
+    const current = await readLatest(repository, channel, { signal });
+    if (current !== undefined && current.document.sequence >= sequence)
+      return current.document.manifest.sha256 === sha256;
+    try {
+      const condition =
+        current === undefined ? ({ ifAbsent: true } as const) : { ifVersion: current.version };
+      await repository.store.put(repositoryKeys.latest(channel), document, { condition, signal });
+      return true;
+    } catch (error) {
+      if (!isPresyncError(error, 'CONDITION_FAILED')) throw error;
+    }
+  }
+}

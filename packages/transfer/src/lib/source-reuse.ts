@@ -1,0 +1,99 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type ChunkLayout, compareFiles, planChunks } from '@presync/format/chunks';
+import { sha256 as digestOf } from '@presync/format/digest';
+import type { StoredChunk } from '@presync/format/index-file';
+import { MAX_CHUNK_OVERHEAD } from '@presync/format/limits';
+import type { Manifest } from '@presync/format/manifest';
+import { messageOf } from '@presync/runtime/errors';
+import type { UploadOptions } from '../snapshot.ts';
+import type { SourceFile } from '../source.ts';
+import type { ChunkTable } from './chunk-table.ts';
+import { chunksOf } from './local-index.ts';
+import { readSource } from './read-source.ts';
+import { loadSourceRecord, saveSourceRecord, sourceKey } from './source-record.ts';
+
+/** Chunks taken from the record that are read anyway, to catch a file that changed although it must not. */
+const RECHECKED_CHUNKS = 16;
+/**
+ * Answers which chunks need not be read, from the last run's record. Some of them are read all the same; if one differs, the
+ * record is not believed at all.
+ */
+export async function createUnchanged(
+  options: UploadOptions,
+  files: SourceFile[],
+  known: ChunkTable,
+): Promise<(layout: ChunkLayout<SourceFile>) => StoredChunk | undefined> {
+  const { repository, channel, databaseIdentity, signal } = options;
+  const record = await loadSourceRecord(recordPath(options), { repositoryId: repository.id, channel });
+  if (record === undefined) return () => undefined;
+  const lookup = (layout: ChunkLayout<SourceFile>): StoredChunk | undefined => {
+    const key = sourceKey(layout, databaseIdentity);
+    const sha256 = key === undefined ? undefined : record.lookup(key);
+    return sha256 === undefined ? undefined : known.get(sha256);
+  };
+  // Reservoir sampling: every candidate has the same chance, and the candidates need not be held.
+  const sample: { layout: ChunkLayout<SourceFile>; sha256: string }[] = [];
+  let candidates = 0;
+  for (const layout of planChunks(files, repository.chunkSize)) {
+    const chunk = lookup(layout);
+    if (chunk === undefined) continue;
+    candidates += 1;
+    const place = candidates <= RECHECKED_CHUNKS ? candidates - 1 : Math.floor(Math.random() * candidates);
+    if (place < RECHECKED_CHUNKS) sample[place] = { layout, sha256: chunk.sha256 };
+  }
+  const buffer = Buffer.allocUnsafeSlow(repository.chunkSize + MAX_CHUNK_OVERHEAD);
+  for (const { layout, sha256 } of sample) {
+    if ((await digestOf(await readSource(layout, buffer, signal))) === sha256) continue;
+    options.onEvent?.('snapshot.record_wrong', 'a file changed that must not; everything is read', {
+      files: [...new Set(layout.segments.map(({ file }) => file.path))].slice(0, 3),
+    });
+    return () => undefined;
+  }
+  return lookup;
+}
+
+function recordPath({ stateDir, channel }: UploadOptions): string {
+  return join(stateDir, `source-${channel.replace('/', '-')}.record`);
+}
+
+/** Writes what was read, for the next run. Taking and giving back a hard link changes a file's ctime, so its stat is taken anew. */
+export async function remember(options: UploadOptions, indexPath: string, manifest: Manifest): Promise<void> {
+  const { repository, channel, databaseIdentity, signal } = options;
+  async function* rows(): AsyncGenerator<{ key: Buffer; sha256: string }> {
+    const files = [...options.files].sort(compareFiles);
+    for (const file of files) {
+      if (file.class === 'immutable') file.identity = await currentIdentity(file);
+    }
+    const layouts = planChunks(files, repository.chunkSize);
+    for await (const chunk of chunksOf(repository, manifest, indexPath, signal)) {
+      const { value } = layouts.next();
+      const key = value === undefined ? undefined : sourceKey(value, databaseIdentity);
+      if (key !== undefined) yield { key, sha256: chunk.sha256 };
+    }
+  }
+  try {
+    await saveSourceRecord(recordPath(options), { repositoryId: repository.id, channel }, rows());
+  } catch (error) {
+    // The snapshot is complete; without the record the next one only takes longer.
+    options.onEvent?.('snapshot.record_not_saved', 'the next snapshot will read everything', {
+      reason: messageOf(error),
+    });
+  }
+}
+
+/** An identity that matches nothing, for a file that changed or went since it was frozen. */
+const GONE = { dev: -1n, ino: -1n, mtimeNs: -1n, ctimeNs: -1n };
+
+async function currentIdentity(file: SourceFile): Promise<SourceFile['identity']> {
+  try {
+    const now = await stat(file.sourcePath, { bigint: true });
+    const same =
+      now.ino === file.identity.ino &&
+      now.mtimeNs === file.identity.mtimeNs &&
+      Number(now.size) === file.size;
+    return same ? { dev: now.dev, ino: now.ino, mtimeNs: now.mtimeNs, ctimeNs: now.ctimeNs } : GONE;
+  } catch {
+    return GONE;
+  }
+}
