@@ -1,5 +1,5 @@
 /**
- * What presync asks a node over JSON-RPC, by @polkadot/api's providers. The metadata, which `ApiPromise` would load and
+ * What presync asks a node over JSON-RPC, by the providers of @polkadot/api, which have a package of their own. The metadata, which `ApiPromise` would load and
  * decode first, is not needed for any of it.
  */
 export interface NodeRpc {

@@ -119,8 +119,9 @@ async function takeLocked(
   await removeStaleViews(layout, { viewDir: options.viewDir, signal });
   const holder = await databaseHolder(layout, { signal });
   const pauser = createPauser(pauserOptions(options, layout, holder));
-  // A file that may not be in a snapshot is found before anything is written anywhere.
+  // A file that may not be in a snapshot, or that damages its identity, is found before anything is written or paused.
   const described = await describeOnly(layout, signal);
+  await readDatabaseIdentity(layout, { signal });
 
   const rpcUrl = options.rpcUrl ?? (options.pause === 'none' ? undefined : DEFAULT_RPC);
   const rpc =
@@ -362,7 +363,7 @@ async function watchAdvance(
 }
 
 function toSourceFile(file: ViewFile): SourceFile {
-  const { dev, ino, mtimeNs, ctimeNs } = file;
+  const { dev, ino, mtimeNs, birthtimeNs } = file;
   return {
     path: file.archivePath,
     size: file.size,
@@ -370,7 +371,6 @@ function toSourceFile(file: ViewFile): SourceFile {
     mode: file.mode,
     mtimeMs: Number(mtimeNs / 1_000_000n),
     readPath: file.viewPath,
-    sourcePath: file.path,
-    identity: { dev, ino, mtimeNs, ctimeNs },
+    identity: { dev, ino, mtimeNs, birthtimeNs },
   };
 }

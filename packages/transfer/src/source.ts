@@ -4,15 +4,16 @@ import type { IndexedFile } from '@presync/format/index-file';
 export interface SourceFile extends IndexedFile {
   /** Where its frozen bytes are. */
   readPath: string;
-  /** Where it lies in the database itself. */
-  sourcePath: string;
   identity: FileIdentity;
 }
 
-/** What tells a file from another, and from itself after a change. */
+/**
+ * What tells a file from another, and from itself after a change. Birth time in place of ctime, because each hard link that a frozen
+ * view makes or removes changes the latter.
+ */
 export interface FileIdentity {
   dev: bigint;
   ino: bigint;
   mtimeNs: bigint;
-  ctimeNs: bigint;
+  birthtimeNs: bigint;
 }

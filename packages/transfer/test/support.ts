@@ -64,8 +64,7 @@ export async function sourceFiles(dir: string): Promise<SourceFile[]> {
       mode: Number(info.mode & 0o7777n),
       mtimeMs: Number(info.mtimeMs),
       readPath: path,
-      sourcePath: path,
-      identity: { dev: info.dev, ino: info.ino, mtimeNs: info.mtimeNs, ctimeNs: info.ctimeNs },
+      identity: { dev: info.dev, ino: info.ino, mtimeNs: info.mtimeNs, birthtimeNs: info.birthtimeNs },
     });
   }
   return files;

@@ -7,9 +7,9 @@ export interface RpcTransport {
   close(): Promise<void>;
 }
 
-/** The providers of @polkadot/api: HTTP for http(s), WebSocket for ws(s). Loaded when first used: it takes some 100 ms. */
+/** @polkadot/api's own providers: HTTP for http(s), WebSocket for ws(s). Loaded when first used: it takes some 100 ms. */
 export async function createTransport(url: URL): Promise<RpcTransport> {
-  const { HttpProvider, WsProvider } = await import('@polkadot/api');
+  const { HttpProvider, WsProvider } = await import('@polkadot/rpc-provider');
   if (url.protocol === 'http:' || url.protocol === 'https:') {
     const { href, headers } = withoutCredentials(url);
     // Capacity 0: answers are never kept.

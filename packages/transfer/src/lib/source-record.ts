@@ -29,10 +29,10 @@ export function sourceKey(layout: ChunkLayout<SourceFile>, databaseIdentity: str
   for (const segment of layout.segments) {
     const { file } = segment;
     if (file.class !== 'immutable') return undefined;
-    const { dev, ino, mtimeNs, ctimeNs } = file.identity;
+    const { dev, ino, mtimeNs, birthtimeNs } = file.identity;
     const offset = segment.kind === 'data' ? segment.offset : -1;
     hash.update(
-      `\n${file.path}\0${file.size}\0${dev}\0${ino}\0${mtimeNs}\0${ctimeNs}\0${offset}\0${segment.length}`,
+      `\n${file.path}\0${file.size}\0${dev}\0${ino}\0${mtimeNs}\0${birthtimeNs}\0${offset}\0${segment.length}`,
     );
   }
   return hash.digest();

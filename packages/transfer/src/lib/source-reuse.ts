@@ -1,4 +1,3 @@
-import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ChunkLayout, compareFiles, planChunks } from '@presync/format/chunks';
 import { sha256 as digestOf } from '@presync/format/digest';
@@ -57,15 +56,11 @@ function recordPath({ stateDir, channel }: UploadOptions): string {
   return join(stateDir, `source-${channel.replace('/', '-')}.record`);
 }
 
-/** Writes what was read, for the next run. Taking and giving back a hard link changes a file's ctime, so its stat is taken anew. */
+/** Writes what was read, for the next run. */
 export async function remember(options: UploadOptions, indexPath: string, manifest: Manifest): Promise<void> {
   const { repository, channel, databaseIdentity, signal } = options;
   async function* rows(): AsyncGenerator<{ key: Buffer; sha256: string }> {
-    const files = [...options.files].sort(compareFiles);
-    for (const file of files) {
-      if (file.class === 'immutable') file.identity = await currentIdentity(file);
-    }
-    const layouts = planChunks(files, repository.chunkSize);
+    const layouts = planChunks([...options.files].sort(compareFiles), repository.chunkSize);
     for await (const chunk of chunksOf(repository, manifest, indexPath, signal)) {
       const { value } = layouts.next();
       const key = value === undefined ? undefined : sourceKey(value, databaseIdentity);
@@ -79,21 +74,5 @@ export async function remember(options: UploadOptions, indexPath: string, manife
     options.onEvent?.('snapshot.record_not_saved', 'the next snapshot will read everything', {
       reason: messageOf(error),
     });
-  }
-}
-
-/** An identity that matches nothing, for a file that changed or went since it was frozen. */
-const GONE = { dev: -1n, ino: -1n, mtimeNs: -1n, ctimeNs: -1n };
-
-async function currentIdentity(file: SourceFile): Promise<SourceFile['identity']> {
-  try {
-    const now = await stat(file.sourcePath, { bigint: true });
-    const same =
-      now.ino === file.identity.ino &&
-      now.mtimeNs === file.identity.mtimeNs &&
-      Number(now.size) === file.size;
-    return same ? { dev: now.dev, ino: now.ino, mtimeNs: now.mtimeNs, ctimeNs: now.ctimeNs } : GONE;
-  } catch {
-    return GONE;
   }
 }
