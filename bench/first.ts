@@ -8,7 +8,7 @@ import {
   environmentOf,
   type Place,
 } from './lib/competitors.ts';
-import { cpuSecondsOf, measure, run } from './lib/measure.ts';
+import { cpuSecondsOf, machineBusySeconds, measure, run } from './lib/measure.ts';
 import { type Cell, type Results, type Sample, STEPS, type Step, type TreeFacts } from './lib/results.ts';
 import { findVersitygw, S3_BUCKET, type S3Server, startS3Server } from './lib/s3-server.ts';
 import {
@@ -225,15 +225,21 @@ async function measureStep(
   const counters = await proxy.counters();
   const serverSeconds = cpuSecondsOf(server.pid);
   const proxySeconds = cpuSecondsOf(proxy.pid);
+  const busy = machineBusySeconds() ?? 0;
   const measurement = await measure(script, { env, cwd: work, syncPath, signal });
+  const usedByAll = (machineBusySeconds() ?? 0) - busy;
   const after = await proxy.counters();
+  const serverUsed = cpuSecondsOf(server.pid) - serverSeconds;
+  const proxyUsed = cpuSecondsOf(proxy.pid) - proxySeconds;
+  const own = measurement.userSeconds + measurement.systemSeconds + serverUsed + proxyUsed;
   return {
     ...measurement,
     sentBytes: after.sent - counters.sent,
     receivedBytes: after.received - counters.received,
     connections: after.connections - counters.connections,
-    serverSeconds: cpuSecondsOf(server.pid) - serverSeconds,
-    proxySeconds: cpuSecondsOf(proxy.pid) - proxySeconds,
+    serverSeconds: serverUsed,
+    proxySeconds: proxyUsed,
+    otherSeconds: Math.max(0, usedByAll - own),
     storedBytes: 0,
   };
 }

@@ -1,4 +1,3 @@
-import { request } from 'node:http';
 import { performance } from 'node:perf_hooks';
 import { cpuSecondsOf, run } from './measure.ts';
 import { S3_ACCESS_KEY, S3_BUCKET, S3_SECRET_KEY, type S3Server } from './s3-server.ts';
@@ -82,16 +81,4 @@ export async function measureCeilings(options: CeilingOptions): Promise<Ceiling[
     }
   }
   return ceilings;
-}
-
-/** Milliseconds from sending a small request to the first byte of its answer, on one keep-alive connection. */
-export async function firstByteMs(port: number, agent: import('node:http').Agent): Promise<number> {
-  const start = performance.now();
-  return new Promise((resolve, reject) => {
-    const call = request({ port, host: '127.0.0.1', path: '/', agent }, (response) => {
-      const took = performance.now() - start;
-      response.resume().once('end', () => resolve(took));
-    });
-    call.once('error', reject).end();
-  });
 }

@@ -97,7 +97,7 @@ const presync: Competitor = {
   prepare: () =>
     'presync keys new --out "$STATE/key.pem" > "$STATE/key.id"; presync keys public "$STATE/key.pem" > "$STATE/key.pub"',
   snapshot: (arrangement) =>
-    `presync snapshot --base-path "$SOURCE" --store ${presyncStore(arrangement)} --channel "$CHANNEL" --pause none --genesis "$GENESIS" --sign-key "$STATE/key.pem" --state-dir "$STATE/source" --quiet`,
+    `presync snapshot --base-path "$SOURCE" --store ${presyncStore(arrangement)} --channel "$CHANNEL" --pause none --genesis "$GENESIS" --sign-key "$STATE/key.pem" --state-dir "$STATE/source" --view-dir "$STATE/view" --quiet`,
   restore: (arrangement) =>
     `presync restore --store ${presyncStore(arrangement)} --channel "$CHANNEL" --base-path "$TARGET" --trust "$STATE/key.pub" --state-dir "$STATE/target" --quiet`,
   update: (arrangement) => `${presync.restore(arrangement)} --existing reuse --yes`,

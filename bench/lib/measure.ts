@@ -99,6 +99,14 @@ export function cpuSecondsOf(pid: number): number {
   return fields === undefined ? 0 : (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
+/** CPU seconds that the whole machine has been busy since it started, or undefined where that cannot be read. */
+export function machineBusySeconds(): number | undefined {
+  const fields = /^cpu +([\d ]+)/.exec(readProc('stat'))?.[1]?.split(' ').map(Number);
+  if (fields === undefined) return undefined;
+  // user, nice, system, (idle, iowait,) irq, softirq, steal; guests are in user already.
+  return [0, 1, 2, 5, 6, 7].reduce((sum, field) => sum + (fields[field] ?? 0), 0) / 100;
+}
+
 function watchMemory(root: number): { stop(): { peakRssBytes: number; largestProcessBytes: number } } {
   let peakRssBytes = 0;
   let largestProcessBytes = 0;

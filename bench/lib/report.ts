@@ -18,6 +18,8 @@ const SUBJECT = 'presync';
 const MIB = 1024 * 1024;
 /** Within this share of the fastest, nobody has won or lost. */
 const TIE = 0.03;
+/** Above this share of the cores, other work on the machine spoils a measurement. */
+const DISTURBED = 0.1;
 
 const ARRANGEMENTS: Record<Arrangement, string> = {
   throttled: 'S3, each connection limited',
@@ -33,6 +35,7 @@ export function renderReport(results: Results): string {
     '',
     `${results.date}. Trees of ${gib(options.size)} GiB, seed ${options.seed}, ${options.repeat} ${options.repeat === 1 ? 'repetition' : 'repetitions'}; medians, with the smallest and the largest in brackets. Tools take turns in an order that moves on by one each repetition.`,
     '',
+    ...disturbances(results),
     '## Machine and versions',
     '',
     ...table(
@@ -127,6 +130,7 @@ function section(
   );
   if (cells.length === 0) return [];
   const own = findCell(results, tree, arrangement, step, SUBJECT);
+  const cores = Number(results.machine.cores);
   const rows = cells.map((cell) => {
     const durable = spread(cell.samples.map(durableSeconds));
     const of = (pick: (sample: Cell['samples'][number]) => number): number =>
@@ -142,6 +146,7 @@ function section(
       (bytes / durable.median / 1e6).toFixed(0),
       `${of((sample) => sample.userSeconds).toFixed(1)} + ${of((sample) => sample.systemSeconds).toFixed(1)}`,
       `${of((sample) => sample.serverSeconds).toFixed(1)} / ${of((sample) => sample.proxySeconds).toFixed(1)}`,
+      `${(otherLoad(cell, cores) * 100).toFixed(0)} %`,
       mib(Math.max(...cell.samples.map((sample) => sample.peakRssBytes))),
       wire
         ? `${mib(of((sample) => sample.sentBytes ?? 0))} / ${mib(of((sample) => sample.receivedBytes ?? 0))}`
@@ -161,6 +166,7 @@ function section(
         'MB/s',
         'CPU user + sys s',
         'CPU server / proxy s',
+        'other load',
         'RSS MiB',
         'sent / received MiB',
         'stored MiB',
@@ -190,10 +196,14 @@ function losses(results: Results): string[] {
     const cpu = median((sample) => sample.userSeconds + sample.systemSeconds);
     const others = median((sample) => sample.serverSeconds + sample.proxySeconds);
     const busy = (cpu + others) / (mine * cores);
+    const elsewhere = otherLoad(own, cores);
+    const shares = `the ${cores} cores are ${(busy * 100).toFixed(0)} % busy with this (presync ${cpu.toFixed(1)} s, server and proxy ${others.toFixed(1)} s)`;
     const reason =
-      busy > 0.8
-        ? `the ${cores} cores are ${(busy * 100).toFixed(0)} % busy (presync ${cpu.toFixed(1)} s, server and proxy ${others.toFixed(1)} s), so CPU is the limit`
-        : `the ${cores} cores are ${(busy * 100).toFixed(0)} % busy (presync ${cpu.toFixed(1)} s, server and proxy ${others.toFixed(1)} s), so the time goes into waiting for disk or store`;
+      busy + elsewhere < 0.8
+        ? `${shares}, so the time goes into waiting for disk or store`
+        : elsewhere > DISTURBED
+          ? `${shares} and ${(elsewhere * 100).toFixed(0)} % with something else, so this says little`
+          : `${shares}, so CPU is the limit`;
     const list = rivals.map(
       (rival) =>
         `${rival.tool} (${rival.seconds.toFixed(1)} s, ${(mine / rival.seconds).toFixed(2)} times as fast)`,
@@ -204,7 +214,27 @@ function losses(results: Results): string[] {
   }
   if (!results.cells.some((cell) => cell.tool === SUBJECT && cell.samples.length > 0))
     return ['- presync was not measured in this run.'];
+  if (!results.cells.some((cell) => cell.tool !== SUBJECT && cell.samples.length > 0))
+    return ['- Nothing else was measured in this run.'];
   return lines.length === 0 ? ['- Nowhere in this run.'] : lines;
+}
+
+/** Share of the machine's cores that neither the tool nor its server and proxy used, but something else. */
+function otherLoad(cell: Cell, cores: number): number {
+  return spread(cell.samples.map((sample) => sample.otherSeconds / (durableSeconds(sample) * cores))).median;
+}
+
+/** Figures taken on a machine that others use are worth little: say so. */
+function disturbances(results: Results): string[] {
+  const loads = results.cells
+    .filter((cell) => cell.samples.length > 0)
+    .map((cell) => otherLoad(cell, Number(results.machine.cores)));
+  const disturbed = loads.filter((load) => load > DISTURBED).length;
+  if (disturbed === 0) return [];
+  return [
+    `**Not a quiet machine**: in ${disturbed} of ${loads.length} measurements something else used more than ${DISTURBED * 100} % of the cores. Run it again alone before anything is concluded from it.`,
+    '',
+  ];
 }
 
 function table(head: string[], rows: string[][]): string[] {

@@ -21,6 +21,8 @@ export interface Sample extends Measurement {
   /** CPU seconds of the store's server. */
   serverSeconds: number;
   proxySeconds: number;
+  /** CPU seconds of everything else on the machine meanwhile, this benchmark's own watching (some 0.03 s a second) with it. */
+  otherSeconds: number;
   /** Bytes of the objects that the step wrote or replaced. */
   storedBytes: number;
 }

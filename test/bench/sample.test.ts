@@ -197,6 +197,7 @@ test('the report gives medians, ratios, targets and losses', () => {
     largestProcessBytes: 100 * MIB,
     serverSeconds: 0,
     proxySeconds: 0,
+    otherSeconds: 0,
     storedBytes: 0,
     ...more,
   });
@@ -245,4 +246,7 @@ test('the report gives medians, ratios, targets and losses', () => {
     /restore: presync takes 4\.0 s and loses to tar \| zstd \(2\.0 s, 2\.00 times as fast\)/,
   );
   assert.doesNotMatch(report, /loses to[^\n]*restic/);
+  assert.doesNotMatch(report, /Not a quiet machine/);
+  results.cells = [cell('presync', [3.5], { otherSeconds: 2 })];
+  assert.match(renderReport(results), /Not a quiet machine\*\*: in 1 of 1/);
 });
