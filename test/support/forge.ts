@@ -90,7 +90,7 @@ export async function forgeSnapshot(options: ForgeOptions): Promise<{ manifest: 
   const totals = { files: 0, chunks: 0, bytes: 0, unique: 0, stored: 0, added: 0 };
   let ordinal = 0;
   for (const layout of planChunks(files.sort(compareFiles), FORGED_CHUNK_SIZE)) {
-    let plain = Buffer.alloc(layout.length);
+    let plain: Buffer = Buffer.alloc(layout.length);
     for (const segment of layout.segments) {
       if (segment.kind === 'data')
         segment.file.content.copy(plain, segment.at, segment.offset, segment.offset + segment.length);

@@ -10,6 +10,7 @@ import { acquireLock } from '@presync/runtime/lock';
 import type { Logger } from '@presync/runtime/log';
 import type { ProgressSink } from '@presync/runtime/progress';
 import type { ObjectStore } from '@presync/store/object-store';
+import { makeFolders } from '@presync/transfer/made-folders';
 import {
   listChannels,
   openRepository,
@@ -80,7 +81,9 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
   await assertTargets();
   const keep = options.existing === 'keep' && (await isWhole(basePath, manifest));
   if (keep || options.dryRun === true) return { snapshot, kept: keep, targets };
+  const folders = await makeFolders(basePath, options.owner);
   const lock = await acquireLock({ name: 'restore', dir: basePath, signal });
+  let done = false;
   try {
     // Again, now that nobody else restores here.
     await assertTargets();
@@ -106,8 +109,10 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
       sequence: manifest.sequence,
       ...restored,
     });
+    done = true;
     return { snapshot, restored, kept: false, targets };
   } finally {
+    if (!done) await folders.undo();
     await lock.release();
   }
 }

@@ -127,7 +127,7 @@ function* layoutLarge<F extends ArchiveFile>(
 
 /**
  * The reader's side: derives each chunk's segments from the order of files and chunks in an index, and refuses an index that
- * does not describe a tar stream. Holds one open file and the files that begin in the next chunk.
+ * does not describe a tar stream. Holds one open file and the files that begin in the next chunk. `what` names the index in errors.
  */
 export interface ChunkReader<F extends ArchiveFile> {
   /** The next file of the archive; it begins in the next chunk. */
@@ -138,14 +138,17 @@ export interface ChunkReader<F extends ArchiveFile> {
   end(): void;
 }
 
-export function createChunkReader<F extends ArchiveFile>(chunkSize: number): ChunkReader<F> {
+export function createChunkReader<F extends ArchiveFile>(
+  chunkSize: number,
+  what = 'the index',
+): ChunkReader<F> {
   let pending: F[] = [];
   let pendingLength = 0;
   let open: { file: F; offset: number } | undefined;
   let ended = false;
 
   const bad = (why: string): PresyncError =>
-    new PresyncError('INDEX_CORRUPT', `the index does not describe a tar stream: ${why}`, {
+    new PresyncError('INDEX_CORRUPT', `${what} does not describe a tar stream: ${why}`, {
       hint: 'do not use this snapshot; take a new one on the source node',
     });
 

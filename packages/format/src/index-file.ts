@@ -188,7 +188,7 @@ export async function* readIndex(
   options: ReadIndexOptions,
 ): AsyncGenerator<IndexedChunk> {
   const { what, chunkSize, signal } = options;
-  const chunks = createChunkReader<IndexedFile>(chunkSize);
+  const chunks = createChunkReader<IndexedFile>(chunkSize, what);
   const seen = new Set<string>();
   const totals: IndexTotals = { files: 0, chunks: 0, bytes: 0 };
   let previous: IndexedFile | undefined;

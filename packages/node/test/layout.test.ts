@@ -6,7 +6,13 @@ import { after, before, describe, test } from 'node:test';
 import { isPresyncError } from '@presync/runtime/errors';
 import fc from 'fast-check';
 import { unpackFixture } from '../../../test/support/real-node.ts';
-import { classifyFile, databasePath, findDatabase, readDatabaseIdentity, scanDatabase } from '../src/layout.ts';
+import {
+  classifyFile,
+  databasePath,
+  findDatabase,
+  readDatabaseIdentity,
+  scanDatabase,
+} from '../src/layout.ts';
 
 const { signal } = new AbortController();
 let root = '';
@@ -28,11 +34,21 @@ function basePath(name: string, folders: string[], files: string[] = []): string
 
 describe('findDatabase', () => {
   test('finds the only database and names it as the archive does', async () => {
-    const base = basePath('one', ['chains/ksmcc3/paritydb/full', 'chains/ksmcc3/keystore', 'chains/ksmcc3/network']);
+    const base = basePath('one', [
+      'chains/ksmcc3/paritydb/full',
+      'chains/ksmcc3/keystore',
+      'chains/ksmcc3/network',
+    ]);
     const layout = await findDatabase({ basePath: base, signal });
     assert.deepEqual(
       { ...layout, dir: undefined },
-      { basePath: base, chainId: 'ksmcc3', backend: 'paritydb', archivePrefix: 'chains/ksmcc3/paritydb/full', dir: undefined },
+      {
+        basePath: base,
+        chainId: 'ksmcc3',
+        backend: 'paritydb',
+        archivePrefix: 'chains/ksmcc3/paritydb/full',
+        dir: undefined,
+      },
     );
     assert.equal(layout.dir, join(base, 'chains/ksmcc3/paritydb/full'));
   });
@@ -86,7 +102,11 @@ describe('findDatabase', () => {
 
   test('a chain id that would leave the base path is refused', () => {
     for (const id of ['', '.', '..', '../x', 'a/b', 'a\\b', 'a\0b', 'a\nb', 'x'.repeat(256)]) {
-      assert.throws(() => databasePath(id, 'rocksdb'), (error) => isPresyncError(error, 'CONFIG_INVALID'), JSON.stringify(id));
+      assert.throws(
+        () => databasePath(id, 'rocksdb'),
+        (error) => isPresyncError(error, 'CONFIG_INVALID'),
+        JSON.stringify(id),
+      );
     }
     assert.equal(databasePath('dev', 'rocksdb'), 'chains/dev/db/full');
     assert.equal(databasePath('dev', 'paritydb'), 'chains/dev/paritydb/full');
@@ -99,7 +119,14 @@ describe('classifyFile', () => {
       immutable: ['000040.sst', '1234567.sst', '000001.blob'],
       mutable: ['000053.log', 'MANIFEST-000054', 'OPTIONS-000056', 'IDENTITY', 'db_version'],
       seal: ['CURRENT'],
-      skip: ['LOCK', 'LOG', 'LOG.old.1700000000000000', '000054.dbtmp', 'OPTIONS-000056.dbtmp', '000040.sst.trash'],
+      skip: [
+        'LOCK',
+        'LOG',
+        'LOG.old.1700000000000000',
+        '000054.dbtmp',
+        'OPTIONS-000056.dbtmp',
+        '000040.sst.trash',
+      ],
     },
     paritydb: {
       mutable: ['log0', 'log17', 'index_00_16', 'table_01_ff', 'table_12_0a', 'refcount_01_16'],
@@ -120,27 +147,66 @@ describe('classifyFile', () => {
 
   test('knows nothing else: keys, look-alikes, other backends’ files', () => {
     const unknown = [
-      ...['secret_ed25519', 'secret', 'node.pem', 'id_rsa', '.env', '', '.', '..', 'keystore', '000040.sst\n', '\n000040.sst'],
-      ...['000040.sst.bak', '40.sst', '000040.SST', 'x000040.sst', 'CURRENT~', 'current', 'MANIFEST', 'IDENTITY.pem', 'db_version.json'],
-      ...['metadata.bak', 'log', 'log-1', 'log0.pem', 'index_0_16', 'table_01_FF', 'table_01_fff', 'LOG.pem', 'LOG.old.pem', 'lost+found'],
+      ...[
+        'secret_ed25519',
+        'secret',
+        'node.pem',
+        'id_rsa',
+        '.env',
+        '',
+        '.',
+        '..',
+        'keystore',
+        '000040.sst\n',
+        '\n000040.sst',
+      ],
+      ...[
+        '000040.sst.bak',
+        '40.sst',
+        '000040.SST',
+        'x000040.sst',
+        'CURRENT~',
+        'current',
+        'MANIFEST',
+        'IDENTITY.pem',
+        'db_version.json',
+      ],
+      ...[
+        'metadata.bak',
+        'log',
+        'log-1',
+        'log0.pem',
+        'index_0_16',
+        'table_01_FF',
+        'table_01_fff',
+        'LOG.pem',
+        'LOG.old.pem',
+        'lost+found',
+      ],
     ];
     for (const name of unknown) {
       assert.equal(classifyFile('rocksdb', name), undefined, name);
       assert.equal(classifyFile('paritydb', name), undefined, name);
     }
-    for (const name of Object.values(known.paritydb).flat()) assert.equal(classifyFile('rocksdb', name), undefined, name);
-    for (const name of Object.values(known.rocksdb).flat()) assert.equal(classifyFile('paritydb', name), undefined, name);
+    for (const name of Object.values(known.paritydb).flat())
+      assert.equal(classifyFile('rocksdb', name), undefined, name);
+    for (const name of Object.values(known.rocksdb).flat())
+      assert.equal(classifyFile('paritydb', name), undefined, name);
   });
 
   test('a known name with anything added is unknown or skipped', () => {
     const names = [...Object.values(known.rocksdb).flat(), ...Object.values(known.paritydb).flat()];
     fc.assert(
-      fc.property(fc.constantFrom(...names), fc.string({ minLength: 1, maxLength: 4 }).filter((s) => /[^0-9a-f]/.test(s)), (name, tail) => {
-        for (const backend of ['rocksdb', 'paritydb'] as const) {
-          const added = classifyFile(backend, name + tail);
-          assert.ok(added === undefined || added === 'skip', name + tail);
-        }
-      }),
+      fc.property(
+        fc.constantFrom(...names),
+        fc.string({ minLength: 1, maxLength: 4 }).filter((s) => /[^0-9a-f]/.test(s)),
+        (name, tail) => {
+          for (const backend of ['rocksdb', 'paritydb'] as const) {
+            const added = classifyFile(backend, name + tail);
+            assert.ok(added === undefined || added === 'skip', name + tail);
+          }
+        },
+      ),
     );
   });
 });
@@ -155,9 +221,15 @@ describe('a real database', () => {
       const files = await scanDatabase(layout, { signal });
       const names = files.map((file) => file.name);
       assert.ok(!names.some((name) => /^(LOCK|LOG.*|lock|stats\.txt)$/.test(name)));
-      assert.deepEqual(files.filter((file) => file.class === 'seal').map((file) => file.name), [backend === 'rocksdb' ? 'CURRENT' : 'metadata']);
+      assert.deepEqual(
+        files.filter((file) => file.class === 'seal').map((file) => file.name),
+        [backend === 'rocksdb' ? 'CURRENT' : 'metadata'],
+      );
       const paths = files.map((file) => file.archivePath);
-      assert.deepEqual(paths, [...paths].sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b))));
+      assert.deepEqual(
+        paths,
+        [...paths].sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b))),
+      );
       assert.ok(paths.every((path) => path.startsWith(`${layout.archivePrefix}/`)));
       const identity = await readDatabaseIdentity(layout, { signal });
       assert.deepEqual(
@@ -166,21 +238,33 @@ describe('a real database', () => {
           ? { identity: '6e569645-ff33-4976-95bf-e5ae02c045a7', version: '4' }
           : { identity: '017904e624397c134b50fa31043b28c2a3ed37b891c22fb24ed742c4fe4a01a7', version: '8' },
       );
-      if (backend === 'paritydb') assert.ok(files.some((file) => file.allocated < file.size / 2), 'holes were kept');
+      if (backend === 'paritydb')
+        assert.ok(
+          files.some((file) => file.allocated < file.size / 2),
+          'holes were kept',
+        );
     });
   }
 });
 
 describe('scanDatabase', () => {
-  const scan = async (base: string) => scanDatabase(await findDatabase({ basePath: base, signal }), { signal });
+  const scan = async (base: string) =>
+    scanDatabase(await findDatabase({ basePath: base, signal }), { signal });
 
   test('never sees what lies beside the database', async () => {
     const base = basePath('secrets', ['chains/dev/db/full'], ['CURRENT', '000001.sst']);
-    for (const [folder, file] of [['keystore', '61757261d43593'], ['network', 'secret_ed25519'], ['db', 'secret']] as const) {
+    for (const [folder, file] of [
+      ['keystore', '61757261d43593'],
+      ['network', 'secret_ed25519'],
+      ['db', 'secret'],
+    ] as const) {
       mkdirSync(join(base, 'chains/dev', folder), { recursive: true });
       writeFileSync(join(base, 'chains/dev', folder, file), 'secret');
     }
-    assert.deepEqual((await scan(base)).map((file) => file.name), ['000001.sst', 'CURRENT']);
+    assert.deepEqual(
+      (await scan(base)).map((file) => file.name),
+      ['000001.sst', 'CURRENT'],
+    );
   });
 
   test('refuses whatever it does not know, with its name', async () => {
@@ -208,6 +292,8 @@ describe('scanDatabase', () => {
   test('stops when the signal has fired', async () => {
     const base = basePath('aborted', ['chains/dev/db/full'], ['CURRENT']);
     const layout = await findDatabase({ basePath: base, signal });
-    await assert.rejects(scanDatabase(layout, { signal: AbortSignal.abort() }), (error) => isPresyncError(error, 'ABORTED'));
+    await assert.rejects(scanDatabase(layout, { signal: AbortSignal.abort() }), (error) =>
+      isPresyncError(error, 'ABORTED'),
+    );
   });
 });

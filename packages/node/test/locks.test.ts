@@ -46,5 +46,8 @@ for (const [backend, name, call] of [
 }
 
 test('a folder without a lock file is held by nobody', async () => {
-  assert.equal(await databaseHolder({ dir: join(dir, 'nowhere'), backend: 'rocksdb' }, { signal }), undefined);
+  assert.equal(
+    await databaseHolder({ dir: join(dir, 'nowhere'), backend: 'rocksdb' }, { signal }),
+    undefined,
+  );
 });

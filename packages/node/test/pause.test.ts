@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -30,7 +31,8 @@ async function startVictim(): Promise<number> {
   return child.pid;
 }
 
-const pauserOf = (pid: number, budgetMs = 60_000) => createPauser({ strategy: 'signal', pid, stateDir, budgetMs });
+const pauserOf = (pid: number, budgetMs = 60_000) =>
+  createPauser({ strategy: 'signal', pid, stateDir, budgetMs });
 const code = (expected: Parameters<typeof isPresyncError>[1]) => (error: unknown) => {
   assert.ok(isPresyncError(error, expected), String(error));
   return true;
@@ -125,7 +127,13 @@ describe('pausing by signal', linux, () => {
     for (const pid of [1, process.pid, process.ppid]) {
       await assert.rejects(pauserOf(pid).pause({ signal }), code('NODE_PAUSE_FAILED'), String(pid));
     }
-    const other = createPauser({ strategy: 'signal', pid: victim, expectedHolderPid: process.pid, stateDir, budgetMs: 1000 });
+    const other = createPauser({
+      strategy: 'signal',
+      pid: victim,
+      expectedHolderPid: process.pid,
+      stateDir,
+      budgetMs: 1000,
+    });
     await assert.rejects(other.pause({ signal }), code('NODE_PAUSE_FAILED'));
     const gone = await startVictim();
     await nursery.killAll();
@@ -135,8 +143,14 @@ describe('pausing by signal', linux, () => {
     await assert.rejects(byFile.pause({ signal }), code('NODE_NOT_RUNNING'));
     writeFileSync(pidFile, 'twelve');
     await assert.rejects(byFile.pause({ signal }), code('NODE_PAUSE_FAILED'));
-    assert.throws(() => createPauser({ strategy: 'signal', stateDir, budgetMs: 1000 }), code('CONFIG_INVALID'));
-    assert.throws(() => createPauser({ strategy: 'signal', pid: 5, stateDir, budgetMs: 0 }), code('CONFIG_INVALID'));
+    assert.throws(
+      () => createPauser({ strategy: 'signal', stateDir, budgetMs: 1000 }),
+      code('CONFIG_INVALID'),
+    );
+    assert.throws(
+      () => createPauser({ strategy: 'signal', pid: 5, stateDir, budgetMs: 0 }),
+      code('CONFIG_INVALID'),
+    );
   });
 
   test('leaves a process alone that somebody else has stopped', async () => {
@@ -167,6 +181,31 @@ describe('pausing by signal', linux, () => {
   });
 });
 
+const python = hasCommand('python3', '--version');
+describe('a node that does not stop at once', needs('python3', python), () => {
+  test('is not taken for paused, and is not left with a stop that takes effect later', async () => {
+    // A process that spawns another one cannot be stopped until the other has opened its input: a FIFO, which waits.
+    const fifo = join(stateDir, 'fifo');
+    spawnSync('mkfifo', [fifo]);
+    const program = `import os
+print('up', flush=True)
+os.posix_spawn('/bin/true', ['true'], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, ${JSON.stringify(fifo)}, os.O_RDONLY, 0)])`;
+    const child = nursery.start('python3', ['-c', program]);
+    const exit = new Promise((resolve) => child.once('exit', resolve));
+    await new Promise((resolve) => child.stdout?.once('data', resolve));
+    // It may wait for the disk for a moment, too; in the spawning it stays.
+    let hanging = 0;
+    await until('it hangs in the spawning', () => {
+      hanging = states(child.pid) === 'D' ? hanging + 1 : 0;
+      return hanging > 50;
+    });
+    await assert.rejects(pauserOf(child.pid, 300).pause({ signal }), code('NODE_PAUSE_FAILED'));
+    assert.deepEqual(readdirSync(stateDir), ['fifo']);
+    writeFileSync(fifo, '');
+    assert.equal(await Promise.race([exit, sleep(30_000, 'still stopped', { ref: false })]), 0);
+  });
+});
+
 /** Starts a presync of its own process that pauses the victim. */
 async function pauseFromChild(pid: number, budgetMs: number, shell: string[]) {
   const script = join(import.meta.dirname, 'support/pausing-child.ts');
@@ -193,23 +232,38 @@ describe('the deadman', linux, () => {
       await until('the deadman is gone', () => deadmenOf(stateDir).length === 0);
       assert.match(readdirSync(stateDir).join(), /^pause-[^,]*\.json\.resumed-by-deadman$/);
       const [recovered] = await recoverPauses({ stateDir, signal });
-      assert.deepEqual({ ...recovered, intentPath: '' }, { intentPath: '', pid, outcome: 'running', byDeadman: true });
+      assert.deepEqual(
+        { ...recovered, intentPath: '' },
+        { intentPath: '', pid, outcome: 'running', byDeadman: true },
+      );
       assert.deepEqual(readdirSync(stateDir), []);
     });
 
-    test(`${name}: resumes the node when the budget is over, though presync is alive`, needs(name, found), async () => {
-      const pid = await startVictim();
-      await pauseFromChild(pid, 500, shell);
-      await until('the node runs', () => !states(pid).includes('T'));
-      await until('the deadman is gone', () => deadmenOf(stateDir).length === 0);
-    });
+    test(
+      `${name}: resumes the node when the budget is over, though presync is alive`,
+      needs(name, found),
+      async () => {
+        const pid = await startVictim();
+        await pauseFromChild(pid, 500, shell);
+        await until('the node runs', () => !states(pid).includes('T'));
+        await until('the deadman is gone', () => deadmenOf(stateDir).length === 0);
+      },
+    );
   }
 
   test('a presync that is dead but not yet reaped counts as dead', async () => {
     const pid = await startVictim();
     // Its parent sleeps and never waits for it, so it stays a zombie.
     const script = join(import.meta.dirname, 'support/pausing-child.ts');
-    const parent = nursery.start('sh', ['-c', '"$0" "$@" & exec sleep 600', process.execPath, script, String(pid), stateDir, '600000']);
+    const parent = nursery.start('sh', [
+      '-c',
+      '"$0" "$@" & exec sleep 600',
+      process.execPath,
+      script,
+      String(pid),
+      stateDir,
+      '600000',
+    ]);
     await until('it is paused', () => isStopped(pid));
     const [name = ''] = readdirSync(stateDir).filter((file) => file.endsWith('.json'));
     const presync: number = JSON.parse(readFileSync(join(stateDir, name), 'utf8')).owner.pid;
@@ -268,7 +322,10 @@ describe('recoverPauses', linux, () => {
   test('resumes the node of a dead presync', async () => {
     const pid = await orphanedPause();
     const recovered = await recoverPauses({ stateDir, signal });
-    assert.deepEqual(recovered.map(({ pid: node, outcome, byDeadman }) => ({ node, outcome, byDeadman })), [{ node: pid, outcome: 'resumed', byDeadman: false }]);
+    assert.deepEqual(
+      recovered.map(({ pid: node, outcome, byDeadman }) => ({ node, outcome, byDeadman })),
+      [{ node: pid, outcome: 'resumed', byDeadman: false }],
+    );
     assert.ok(!states(pid).includes('T'));
     assert.deepEqual(readdirSync(stateDir), []);
   });
@@ -301,7 +358,10 @@ describe('recoverPauses', linux, () => {
     other(2, JSON.stringify({ ...intent, bootId: 'another' }));
     other(3, '{"id":');
     const recovered = await recoverPauses({ stateDir, signal });
-    assert.deepEqual(recovered.map(({ outcome }) => outcome), ['gone', 'gone', 'unreadable']);
+    assert.deepEqual(
+      recovered.map(({ outcome }) => outcome),
+      ['gone', 'gone', 'unreadable'],
+    );
     assert.ok(isStopped(pid));
     assert.deepEqual(readdirSync(stateDir), [own]);
     await paused.resume();
@@ -323,7 +383,10 @@ test('watchBlocksAdvance resolves with the next block, and fails when there is n
   const rpc = { best: async () => ({ number: number++ }) };
   assert.equal(await watchBlocksAdvance(rpc, { since: 11, timeoutMs: 10_000, intervalMs: 1, signal }), 12);
   const still = { best: async () => ({ number: 5 }) };
-  await assert.rejects(watchBlocksAdvance(still, { since: 5, timeoutMs: 30, intervalMs: 5, signal }), code('NODE_NOT_READY'));
+  await assert.rejects(
+    watchBlocksAdvance(still, { since: 5, timeoutMs: 30, intervalMs: 5, signal }),
+    code('NODE_NOT_READY'),
+  );
   await assert.rejects(
     watchBlocksAdvance(still, { since: 5, timeoutMs: 60_000, signal: AbortSignal.timeout(20) }),
     code('ABORTED'),

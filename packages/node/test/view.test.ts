@@ -27,7 +27,12 @@ import { needs } from '../../../test/support/needs.ts';
 import type { DatabaseLayout } from '../src/layout.ts';
 import { type FrozenView, prepareView, removeStaleViews } from '../src/view.ts';
 import { digests, finishedSst, makeDatabase } from './support/database.ts';
-import { type FileSystemName, hasFileSystem, makeFileSystem, type TestFileSystem } from './support/filesystems.ts';
+import {
+  type FileSystemName,
+  hasFileSystem,
+  makeFileSystem,
+  type TestFileSystem,
+} from './support/filesystems.ts';
 
 const { signal } = new AbortController();
 const MIB = 1 << 20;
@@ -53,8 +58,16 @@ function assertFaithful(view: FrozenView, layout: DatabaseLayout, skipped: strin
 function rocksdb(base: string): Promise<DatabaseLayout> {
   return makeDatabase(base, 'rocksdb', {
     ...{ CURRENT: 'MANIFEST-000005\n', IDENTITY: 'id', LOCK: '', LOG: 'text', db_version: '4' },
-    ...{ 'MANIFEST-000005': Buffer.alloc(3000, 1), 'OPTIONS-000007': 'options', '000010.log': Buffer.alloc(3 * MIB, 2) },
-    ...{ '000008.sst': finishedSst(2 * MIB, 3), '000009.sst': finishedSst(70_000, 4), '000011.sst': finishedSst(5000, 5) },
+    ...{
+      'MANIFEST-000005': Buffer.alloc(3000, 1),
+      'OPTIONS-000007': 'options',
+      '000010.log': Buffer.alloc(3 * MIB, 2),
+    },
+    ...{
+      '000008.sst': finishedSst(2 * MIB, 3),
+      '000009.sst': finishedSst(70_000, 4),
+      '000011.sst': finishedSst(5000, 5),
+    },
   });
 }
 
@@ -63,7 +76,11 @@ function paritydb(base: string): Promise<DatabaseLayout> {
   sparse.fill(7, 5 * MIB, 5 * MIB + 4096);
   return makeDatabase(base, 'paritydb', {
     ...{ metadata: 'version=8\nsalt=00\n', lock: '', 'stats.txt': '', log3: Buffer.alloc(5000, 1), log4: '' },
-    ...{ index_00_16: sparse, table_01_1a: Buffer.alloc(2 * MIB + 17, 9), table_01_ff: Buffer.alloc(256 << 10, 8) },
+    ...{
+      index_00_16: sparse,
+      table_01_1a: Buffer.alloc(2 * MIB + 17, 9),
+      table_01_ff: Buffer.alloc(256 << 10, 8),
+    },
   });
 }
 
@@ -155,43 +172,52 @@ for (const place of PLACES) {
       await view.release();
     });
 
-    test('paritydb: writes through a mapping are found, before and after the first pass', needs('python3', python), async () => {
-      const layout = await paritydb(base);
-      const path = join(layout.dir, 'table_01_1a');
-      const writer = spawn('python3', [join(import.meta.dirname, 'support/mmap-writer.py'), path], { stdio: ['pipe', 'pipe', 'inherit'] });
-      const answers = createInterface(writer.stdout)[Symbol.asyncIterator]();
-      const poke = async (offset: number, value: number) => {
-        writer.stdin.write(`${offset} ${value}\n`);
-        assert.equal((await answers.next()).value, 'done');
-      };
-      try {
-        assert.equal((await answers.next()).value, 'ready');
-        // The page is dirty and writable from here on: without the first pass's fsync, the next write to it would not
-        // move mtime, which is set back to hide this one.
-        await poke(MIB + 100, 41);
-        settle(layout.dir);
-        const prepared = await prepareView({ layout, signal });
-        const before = statSync(path, { bigint: true }).mtimeNs;
-        await poke(MIB + 200, 42);
-        if (place === 'ext4') assert.notEqual(statSync(path, { bigint: true }).mtimeNs, before, 'mtime moved with the write');
-        const view = await prepared.freeze({ signal });
-        assertFaithful(view, layout, ['lock', 'stats.txt']);
-        assert.equal(readFileSync(join(view.dir, 'table_01_1a'))[MIB + 200], 42);
-        await view.release();
-      } finally {
-        writer.kill('SIGKILL');
-      }
-    });
+    test(
+      'paritydb: writes through a mapping are found, before and after the first pass',
+      needs('python3', python),
+      async () => {
+        const layout = await paritydb(base);
+        const path = join(layout.dir, 'table_01_1a');
+        const writer = spawn('python3', [join(import.meta.dirname, 'support/mmap-writer.py'), path], {
+          stdio: ['pipe', 'pipe', 'inherit'],
+        });
+        const answers = createInterface(writer.stdout)[Symbol.asyncIterator]();
+        const poke = async (offset: number, value: number) => {
+          writer.stdin.write(`${offset} ${value}\n`);
+          assert.equal((await answers.next()).value, 'done');
+        };
+        try {
+          assert.equal((await answers.next()).value, 'ready');
+          // The page is dirty and writable from here on: without the first pass's fsync, the next write to it would not
+          // move mtime, which is set back to hide this one.
+          await poke(MIB + 100, 41);
+          settle(layout.dir);
+          const prepared = await prepareView({ layout, signal });
+          const before = statSync(path, { bigint: true }).mtimeNs;
+          await poke(MIB + 200, 42);
+          if (place === 'ext4')
+            assert.notEqual(statSync(path, { bigint: true }).mtimeNs, before, 'mtime moved with the write');
+          const view = await prepared.freeze({ signal });
+          assertFaithful(view, layout, ['lock', 'stats.txt']);
+          assert.equal(readFileSync(join(view.dir, 'table_01_1a'))[MIB + 200], 42);
+          await view.release();
+        } finally {
+          writer.kill('SIGKILL');
+        }
+      },
+    );
 
     test('an equal mtime proves nothing when it is fresh', async () => {
       const layout = await paritydb(base);
       const path = join(layout.dir, 'table_01_ff');
+      // Whole seconds, so that it can be set again exactly; ahead, so that a slow machine does not let it settle.
+      const fresh = Math.floor(Date.now() / 1000) + 30;
+      utimesSync(path, fresh, fresh);
       const prepared = await prepareView({ layout, signal });
-      const { atime, mtime } = statSync(path);
       const content = readFileSync(path);
       content[70_000] = 1;
       writeFileSync(path, content, { flag: 'r+' });
-      utimesSync(path, atime, mtime);
+      utimesSync(path, fresh, fresh);
       const view = await prepared.freeze({ signal });
       assertFaithful(view, layout, ['lock', 'stats.txt']);
       await view.release();
@@ -206,21 +232,25 @@ describe('any file system', () => {
   });
   afterEach(() => rmSync(base, { recursive: true, force: true }));
 
-  test('another file system gets copies, which are brought up to date too', needs('root', hasFileSystem('tmpfs')), async () => {
-    const other = makeFileSystem('tmpfs');
-    try {
-      const layout = await rocksdb(base);
-      const prepared = await prepareView({ layout, viewDir: join(other.dir, 'views'), signal });
-      writeFileSync(join(layout.dir, '000012.sst'), finishedSst(9000, 6));
-      unlinkSync(join(layout.dir, '000009.sst'));
-      const view = await prepared.freeze({ signal });
-      assertFaithful(view, layout, ['LOCK', 'LOG']);
-      assert.deepEqual(view.methods, { link: 0, reflink: 0, copy: 9 });
-      await view.release();
-    } finally {
-      other.remove();
-    }
-  });
+  test(
+    'another file system gets copies, which are brought up to date too',
+    needs('root', hasFileSystem('tmpfs')),
+    async () => {
+      const other = makeFileSystem('tmpfs');
+      try {
+        const layout = await rocksdb(base);
+        const prepared = await prepareView({ layout, viewDir: join(other.dir, 'views'), signal });
+        writeFileSync(join(layout.dir, '000012.sst'), finishedSst(9000, 6));
+        unlinkSync(join(layout.dir, '000009.sst'));
+        const view = await prepared.freeze({ signal });
+        assertFaithful(view, layout, ['LOCK', 'LOG']);
+        assert.deepEqual(view.methods, { link: 0, reflink: 0, copy: 9 });
+        await view.release();
+      } finally {
+        other.remove();
+      }
+    },
+  );
 
   test('the view is private, beside the database, and gone after discard', async () => {
     const layout = await rocksdb(base);
@@ -237,15 +267,22 @@ describe('any file system', () => {
   for (const [what, spoil] of [
     ['a key', (dir: string) => writeFileSync(join(dir, 'secret_ed25519'), 'k')],
     ['a certificate', (dir: string) => writeFileSync(join(dir, 'node.pem'), 'k')],
-    ['a link with a database file’s name', (dir: string) => symlinkSync('/etc/passwd', join(dir, '000099.sst'))],
+    [
+      'a link with a database file’s name',
+      (dir: string) => symlinkSync('/etc/passwd', join(dir, '000099.sst')),
+    ],
   ] as const) {
     test(`${what} in the database stops the preparation, and the freezing, and leaves nothing`, async () => {
       const layout = await rocksdb(base);
       const prepared = await prepareView({ layout, signal });
       spoil(layout.dir);
-      await assert.rejects(prepared.freeze({ signal }), (error) => isPresyncError(error, 'NODE_UNKNOWN_FILE'));
+      await assert.rejects(prepared.freeze({ signal }), (error) =>
+        isPresyncError(error, 'NODE_UNKNOWN_FILE'),
+      );
       await prepared.discard();
-      await assert.rejects(prepareView({ layout, signal }), (error) => isPresyncError(error, 'NODE_UNKNOWN_FILE'));
+      await assert.rejects(prepareView({ layout, signal }), (error) =>
+        isPresyncError(error, 'NODE_UNKNOWN_FILE'),
+      );
       assert.deepEqual(readdirSync(join(base, 'chains/dev/db/.presync')), []);
     });
   }
@@ -253,9 +290,13 @@ describe('any file system', () => {
   test('freezing stops when the pause budget is over', async () => {
     const layout = await paritydb(base);
     const prepared = await prepareView({ layout, signal });
-    await assert.rejects(prepared.freeze({ signal: AbortSignal.abort() }), (error) => isPresyncError(error, 'ABORTED'));
+    await assert.rejects(prepared.freeze({ signal: AbortSignal.abort() }), (error) =>
+      isPresyncError(error, 'ABORTED'),
+    );
     await prepared.discard();
-    await assert.rejects(prepareView({ layout, signal: AbortSignal.abort() }), (error) => isPresyncError(error, 'ABORTED'));
+    await assert.rejects(prepareView({ layout, signal: AbortSignal.abort() }), (error) =>
+      isPresyncError(error, 'ABORTED'),
+    );
   });
 
   test('views of dead owners are removed, with the live files untouched; others stay', async () => {
@@ -269,7 +310,10 @@ describe('any file system', () => {
     symlinkSync(layout.dir, join(parent, 'view-4000000-2-0123456789abcdef'));
     assert.deepEqual(await removeStaleViews(layout, { signal }), [stale]);
     assert.ok(existsSync(join(layout.dir, '000008.sst')));
-    assert.deepEqual(readdirSync(parent).sort(), ['mine', 'view-4000000-2-0123456789abcdef', living.dir.slice(parent.length + 1)].sort());
+    assert.deepEqual(
+      readdirSync(parent).sort(),
+      ['mine', 'view-4000000-2-0123456789abcdef', living.dir.slice(parent.length + 1)].sort(),
+    );
     await living.discard();
   });
 });

@@ -152,7 +152,7 @@ function readCommandLine(given: CommandLineValues): Map<OptionName, Found> {
         ? kind.fromText(raw)
         : raw === true || !kind.repeatable
           ? raw
-          : raw.flatMap((text) => (text === '' ? [''] : kind.fromText(text)));
+          : raw.map((text) => kind.fromOccurrence(text));
     found.set(name, check(name, input, { kind: 'command line', flag: flagOf(name) }));
   }
   return found;

@@ -1,11 +1,9 @@
-import { open, readFile, stat, unlink } from 'node:fs/promises';
+import { open, stat, unlink } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { formatPublicKey, generateKey, parsePrivateKey } from '@presync/format/signature';
+import { readSigningKey } from '@presync/format/key-files';
+import { formatPublicKey, generateKey } from '@presync/format/signature';
 import { errnoOf, ioError, PresyncError } from '@presync/runtime/errors';
 import type { CommandHandler } from '../command.ts';
-
-/** A PEM file with an Ed25519 key has about 120 bytes. */
-const MAX_KEY_FILE_BYTES = 16 * 1024;
 
 export const keysNew: CommandHandler<'keys new'> = async ({ config, log }) => {
   const key = generateKey();
@@ -20,26 +18,11 @@ export const keysNew: CommandHandler<'keys new'> = async ({ config, log }) => {
 
 export const keysPublic: CommandHandler<'keys public'> = async ({ args, log }) => {
   const [path = ''] = args;
-  let pem: string;
-  try {
-    const info = await stat(path);
-    if (!info.isFile() || info.size > MAX_KEY_FILE_BYTES) {
-      throw new PresyncError('KEY_INVALID', `${path} is not a key file`, {
-        hint: 'name a file that "presync keys new" wrote',
-      });
-    }
-    if ((info.mode & 0o077) !== 0) {
-      log.warn('keys.exposed', `others than its owner may read the private key ${path}; run chmod 600 on it`);
-    }
-    pem = await readFile(path, 'utf8');
-  } catch (error) {
-    if (error instanceof PresyncError) throw error;
-    throw new PresyncError('KEY_INVALID', ioError(error, 'read', path).message, {
-      cause: error,
-      hint: 'name a file that "presync keys new" wrote, and that you may read',
-    });
+  const key = await readSigningKey(path);
+  const { mode } = await stat(path);
+  if ((mode & 0o077) !== 0) {
+    log.warn('keys.exposed', `others than its owner may read the private key ${path}; run chmod 600 on it`);
   }
-  const key = parsePrivateKey(pem, path);
   const publicKey = formatPublicKey(key);
   return { json: { keyId: key.id, publicKey }, text: [publicKey] };
 };

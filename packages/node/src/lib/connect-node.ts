@@ -65,7 +65,7 @@ export function createNodeRpc(
 
   const blockAt = async (hash: string): Promise<BlockRef> => {
     const number = expect('chain_getHeader', await call('chain_getHeader', hash), (header) =>
-      isRecord(header) ? toNumber(header['number']) : undefined,
+      isRecord(header) ? toNumber(header.number) : undefined,
     );
     return { number, hash };
   };
@@ -76,7 +76,7 @@ export function createNodeRpc(
       expect('system_health', await call('system_health'), (value) => {
         if (!isRecord(value)) return undefined;
         const { isSyncing, shouldHavePeers } = value;
-        const peers = toNumber(value['peers']);
+        const peers = toNumber(value.peers);
         if (peers === undefined || typeof isSyncing !== 'boolean' || typeof shouldHavePeers !== 'boolean')
           return undefined;
         return { peers, isSyncing, shouldHavePeers };
@@ -84,10 +84,10 @@ export function createNodeRpc(
     syncState: async () =>
       expect('system_syncState', await call('system_syncState'), (value) => {
         if (!isRecord(value)) return undefined;
-        const startingBlock = toNumber(value['startingBlock']);
-        const currentBlock = toNumber(value['currentBlock']);
+        const startingBlock = toNumber(value.startingBlock);
+        const currentBlock = toNumber(value.currentBlock);
         // Older nodes leave it out when they know of no higher block.
-        const highestBlock = toNumber(value['highestBlock'] ?? value['currentBlock']);
+        const highestBlock = toNumber(value.highestBlock ?? value.currentBlock);
         if (startingBlock === undefined || currentBlock === undefined || highestBlock === undefined)
           return undefined;
         return { startingBlock, currentBlock, highestBlock };

@@ -94,7 +94,7 @@ export async function startDeadman(options: {
       detached: true,
       stdio: ['ignore', 'pipe', 'ignore'],
       cwd: '/',
-      env: { PATH: process.env['PATH'] ?? '/usr/bin:/bin' },
+      env: { PATH: process.env.PATH ?? '/usr/bin:/bin' },
     },
   );
   const ended = new Promise<void>((resolve) => {

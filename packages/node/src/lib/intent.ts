@@ -129,9 +129,9 @@ function parseIntent(text: string): PauseIntent | undefined {
 function isProcessId(value: unknown): value is ProcessId {
   return (
     isRecord(value) &&
-    Number.isSafeInteger(value['pid']) &&
-    Number(value['pid']) > 1 &&
-    typeof value['startTime'] === 'string'
+    Number.isSafeInteger(value.pid) &&
+    Number(value.pid) > 1 &&
+    typeof value.startTime === 'string'
   );
 }
 

@@ -11,7 +11,11 @@ export function finishedSst(size: number, fill: number): Buffer {
 }
 
 /** A database folder with the given files. */
-export async function makeDatabase(basePath: string, backend: Backend, files: Record<string, Buffer | string>): Promise<DatabaseLayout> {
+export async function makeDatabase(
+  basePath: string,
+  backend: Backend,
+  files: Record<string, Buffer | string>,
+): Promise<DatabaseLayout> {
   const dir = join(basePath, databasePath('dev', backend));
   mkdirSync(dir, { recursive: true });
   for (const [name, content] of Object.entries(files)) writeFileSync(join(dir, name), content);
@@ -21,6 +25,11 @@ export async function makeDatabase(basePath: string, backend: Backend, files: Re
 /** Name to SHA-256 of every file of a folder. */
 export function digests(dir: string, names: readonly string[] = readdirSync(dir)): Record<string, string> {
   return Object.fromEntries(
-    [...names].sort().map((name) => [name, createHash('sha256').update(readFileSync(join(dir, name))).digest('hex')]),
+    [...names].sort().map((name) => [
+      name,
+      createHash('sha256')
+        .update(readFileSync(join(dir, name)))
+        .digest('hex'),
+    ]),
   );
 }

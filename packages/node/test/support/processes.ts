@@ -9,7 +9,9 @@ export function hasCommand(name: string, ...args: string[]): boolean {
 /** The state letters of all threads, as the kernel tells them. */
 export function states(pid: number): string {
   return readdirSync(`/proc/${pid}/task`)
-    .map((thread) => readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1').replace(/^.*\) (\w).*$/s, '$1'))
+    .map((thread) =>
+      readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1').replace(/^.*\) (\w).*$/s, '$1'),
+    )
     .join('');
 }
 
@@ -35,7 +37,12 @@ export function deadmenOf(stateDir: string): number[] {
       try {
         const command = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
         // What it forks for each `sleep` shows the same command line for a moment, but leads no process group.
-        const leads = Number(readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, '').split(' ')[2]) === pid;
+        const leads =
+          Number(
+            readFileSync(`/proc/${pid}/stat`, 'latin1')
+              .replace(/^.*\) /s, '')
+              .split(' ')[2],
+          ) === pid;
         return leads && command.includes('presync-deadman') && command.includes(stateDir);
       } catch {
         return false;
@@ -44,7 +51,10 @@ export function deadmenOf(stateDir: string): number[] {
 }
 
 /** Children that are killed, also when stopped, by `killAll`. */
-export function createNursery(): { start(command: string, args: readonly string[]): ChildProcess & { pid: number }; killAll(): Promise<void> } {
+export function createNursery(): {
+  start(command: string, args: readonly string[]): ChildProcess & { pid: number };
+  killAll(): Promise<void>;
+} {
   const children: ChildProcess[] = [];
   return {
     start: (command, args) => {

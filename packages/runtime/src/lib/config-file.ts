@@ -1,6 +1,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { errnoOf, messageOf, PresyncError } from '../errors.ts';
+import { redactText } from '../redact.ts';
 
 /** More than any configuration needs; keeps a wrong path (a device, a database) from being read whole. */
 const MAX_CONFIG_BYTES = 1024 * 1024;
@@ -50,7 +51,8 @@ async function parse(path: string, content: string): Promise<unknown> {
       }
     }
   } catch (error) {
-    throw unreadable(path, messageOf(error).trim(), error);
+    // The first line says what and where; the rest quotes the file, which may hold what must not be printed.
+    throw unreadable(path, redactText(messageOf(error).split('\n')[0] ?? ''), error);
   }
   throw unreadable(path, 'its name ends in none of .yaml, .yml, .json and .toml');
 }

@@ -20,6 +20,8 @@ export interface OptionKind<T> {
   readonly repeatable: boolean;
   /** Turns text from the environment or the command line into what the schema takes; passes on what it cannot read, for the schema to refuse. */
   fromText(text: string): unknown;
+  /** The same for one occurrence of a repeatable flag. */
+  fromOccurrence(text: string): unknown;
   /** The value in the form that it is written in. */
   show(value: T): unknown;
   /** More on why an input is refused, or undefined. */
@@ -32,17 +34,20 @@ interface KindParts<T> {
   placeholder?: string | undefined;
   repeatable?: boolean;
   fromText?: (text: string) => unknown;
+  fromOccurrence?: (text: string) => unknown;
   show?: (value: T) => unknown;
   explain?: (input: unknown) => string | undefined;
 }
 
 function kind<T>(parts: KindParts<T>): OptionKind<T> {
+  const fromText = parts.fromText ?? ((text: string): unknown => text);
   return {
     schema: parts.schema,
     allowed: parts.allowed,
     placeholder: parts.placeholder,
     repeatable: parts.repeatable ?? false,
-    fromText: parts.fromText ?? ((text) => text),
+    fromText,
+    fromOccurrence: parts.fromOccurrence ?? fromText,
     show: parts.show ?? ((value) => value),
     explain: parts.explain ?? (() => undefined),
   };
@@ -258,6 +263,7 @@ export function list<T>(item: OptionKind<T>): OptionKind<T[]> {
         .map((part) => part.trim())
         .filter((part) => part !== '')
         .map((part) => item.fromText(part)),
+    fromOccurrence: (input) => item.fromText(input),
     show: (values) => values.map((value) => item.show(value)),
   });
 }
