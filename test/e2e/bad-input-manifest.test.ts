@@ -7,7 +7,7 @@ import { encodeDocument } from '@presync/format/documents';
 import type { Manifest } from '@presync/format/manifest';
 import { generateKey } from '@presync/format/signature';
 import { assertRefused, createScene, type Scene, STORE_INTERNALS } from '../support/bad-input.ts';
-import { FORGED_CHANNEL, forgeSnapshot, pointAt, soundFiles } from '../support/forge.ts';
+import { FORGED_CHANNEL, FORGED_PART, forgeSnapshot, pointAt, soundFiles } from '../support/forge.ts';
 import { presync, presyncOk } from '../support/presync.ts';
 import { DEV_GENESIS } from '../support/real-node.ts';
 
@@ -75,8 +75,7 @@ describe('a snapshot that must not be restored', () => {
     ])
       await refused('FORMAT_TOO_NEW', names, command);
     const source = join(scene.dir, 'tiny-source');
-    await mkdir(join(source, 'chains/dev/db/full'), { recursive: true });
-    for (const { path: file, content } of soundFiles()) await writeFile(join(source, file), content);
+    await writeSource(source);
     await refused('FORMAT_TOO_NEW', names, scene.snapshotArgs('--base-path', source));
   });
 
@@ -163,8 +162,7 @@ describe('a snapshot that must not be restored', () => {
       chain: { ...manifest.chain, genesisHash: `0x${'cd'.repeat(32)}` },
     }));
     const source = join(scene.dir, 'other-chain');
-    await mkdir(join(source, 'chains/dev/db/full'), { recursive: true });
-    for (const { path, content } of soundFiles()) await writeFile(join(source, path), content);
+    await writeSource(source);
     await assertRefused({
       args: scene.snapshotArgs('--base-path', source),
       code: 'NODE_WRONG_CHAIN',
@@ -298,3 +296,14 @@ describe('a snapshot that must not be restored', () => {
     await assert.rejects(readFile(target), { code: 'ENOENT' });
   });
 });
+
+/** A base path with a database that is one by its names. */
+async function writeSource(basePath: string): Promise<void> {
+  await mkdir(join(basePath, FORGED_PART), { recursive: true });
+  const versions = [
+    { path: `${FORGED_PART}/db_version`, content: Buffer.from('4') },
+    { path: `${FORGED_PART}/IDENTITY`, content: Buffer.from('2f1d6b0e-1c2d-4e3f-8a9b-0c1d2e3f4a5b') },
+  ];
+  for (const { path, content } of [...soundFiles(), ...versions])
+    await writeFile(join(basePath, path), content);
+}

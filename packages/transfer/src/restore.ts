@@ -1,21 +1,19 @@
 import { chmod, chown, open, rm, statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { type Codec, createCodec } from '@presync/format/codec';
-import { sha256 as digestOf, zeroDigest } from '@presync/format/digest';
+import { zeroDigest } from '@presync/format/digest';
 import type { IndexedChunk, IndexedFile } from '@presync/format/index-file';
-import { MAX_CHUNK_OVERHEAD } from '@presync/format/limits';
-import { TAR_END_LENGTH, tarHeader } from '@presync/format/tar';
 import { errnoOf, ioError, isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import pLimit from 'p-limit';
-import { type BufferPool, createBufferPool } from './lib/buffers.ts';
+import { assertArchiveEnd } from './lib/archive-check.ts';
 import { describeChunk } from './lib/chunk-names.ts';
 import { getChunk } from './lib/chunk-objects.ts';
+import { shapeOf } from './lib/chunk-shape.ts';
+import type { ChunkShape } from './lib/chunk-tasks.ts';
+import { type ChunkWorkers, createChunkWorkers } from './lib/chunk-workers.ts';
 import { boundedConcurrency, forEachConcurrent } from './lib/concurrency.ts';
 import { syncDirectory } from './lib/durable.ts';
 import { type Journal, openJournal } from './lib/journal.ts';
 import { chunksOf } from './lib/local-index.ts';
-import { readChunk } from './lib/read-chunk.ts';
-import { writeAt } from './lib/sparse.ts';
 import {
   clearWork,
   createStagedFile,
@@ -224,15 +222,15 @@ async function fetchAll(
   for (const part of parts) await openStage(part);
 
   const journal = await openJournal(journalPath, manifest.totals.chunks);
-  const codec = await createCodec();
+  const concurrency = boundedConcurrency(options.concurrency ?? DEFAULT_CONCURRENCY, repository.chunkSize);
+  const workers = createChunkWorkers({ concurrency });
   const names = new Map(parts.map((part) => [part.part, new Set<string>()]));
   const context: FetchContext = {
     options,
-    codec,
+    workers,
     journal,
     // Files of another snapshot in the stage may hold any chunk; files of this one hold those that the journal names.
     trustJournal: sameSnapshot,
-    buffers: createBufferPool(repository.chunkSize + MAX_CHUNK_OVERHEAD),
     staged: new Map(),
     seeds: new Map(options.existing === 'reuse' ? parts.map((part) => [part.part, part.target]) : []),
     finishing: new Set(),
@@ -256,13 +254,13 @@ async function fetchAll(
     }
   }
 
-  const concurrency = boundedConcurrency(options.concurrency ?? DEFAULT_CONCURRENCY, repository.chunkSize);
   try {
     await forEachConcurrent(prepared(), { concurrency, signal }, (chunk, abort) =>
       placeChunk(context, chunk, abort),
     );
   } finally {
     await Promise.allSettled(context.finishing);
+    await workers.close();
     await journal.close();
   }
   await Promise.all(context.finishing);
@@ -271,10 +269,9 @@ async function fetchAll(
 
 interface FetchContext {
   options: RestoreOptions;
-  codec: Codec;
+  workers: ChunkWorkers;
   journal: Journal;
   trustJournal: boolean;
-  buffers: BufferPool;
   staged: Map<IndexedFile, StagedFile>;
   seeds: Map<string, string>;
   finishing: Set<Promise<void>>;
@@ -285,11 +282,8 @@ interface FetchContext {
 async function placeChunk(context: FetchContext, chunk: IndexedChunk, signal: AbortSignal): Promise<void> {
   const { options, journal, result } = context;
   if (chunk.segments.length === 0) {
-    if (chunk.sha256 !== zeroDigest(TAR_END_LENGTH))
-      throw new PresyncError('INDEX_CORRUPT', "the archive's end is not zero", {
-        hint: 'do not use this snapshot',
-      });
-  } else if (await isInPlace(context, chunk, signal)) {
+    assertArchiveEnd(chunk);
+  } else if (await isInPlace(context, chunk)) {
     result.resumedChunks += 1;
     if (!journal.has(chunk.ordinal)) await journal.add(chunk.ordinal);
   } else {
@@ -311,19 +305,30 @@ function stagedOf({ staged }: FetchContext, file: IndexedFile): StagedFile {
 }
 
 /** True when an earlier attempt wrote this chunk, and it is proved to be there. */
-async function isInPlace(context: FetchContext, chunk: IndexedChunk, signal: AbortSignal): Promise<boolean> {
+async function isInPlace(context: FetchContext, chunk: IndexedChunk): Promise<boolean> {
   if (chunk.segments.some(({ file }) => stagedOf(context, file).fresh && file.size > 0)) return false;
   if (context.trustJournal && !context.journal.has(chunk.ordinal)) return false;
-  return context.buffers.use(async (buffer) => {
-    const plain = await readChunk(chunk, buffer, (file) => stagedOf(context, file).path, signal);
-    return plain !== undefined && (await digestOf(plain)) === chunk.sha256;
+  const { matches } = await context.workers.run({
+    kind: 'match',
+    from: stagedShape(context, chunk),
+    sha256: chunk.sha256,
+  });
+  return matches;
+}
+
+/** The chunk in the staged files. */
+function stagedShape(context: FetchContext, chunk: IndexedChunk): ChunkShape {
+  return shapeOf(chunk, (file) => {
+    const { path, fresh } = stagedOf(context, file);
+    return { path, sparse: fresh };
   });
 }
 
 /** Brings a chunk into place: from nowhere when it is zero, from the old database when that has it, from the store otherwise. */
 async function fillChunk(context: FetchContext, chunk: IndexedChunk, signal: AbortSignal): Promise<void> {
-  const { options, seeds, result, codec } = context;
+  const { options, seeds, result, workers } = context;
   const { chunkSize, store } = options.repository;
+  const to = stagedShape(context, chunk);
   const [only] = chunk.segments;
   const zero =
     chunk.length === chunkSize &&
@@ -331,57 +336,22 @@ async function fillChunk(context: FetchContext, chunk: IndexedChunk, signal: Abo
     only.length === chunkSize &&
     chunk.sha256 === zeroDigest(chunkSize);
   if (zero) {
-    if (!stagedOf(context, only.file).fresh)
-      await context.buffers.use((buffer) => writeSegments(context, chunk, buffer.fill(0, 0, chunkSize)));
+    if (!stagedOf(context, only.file).fresh) await workers.run({ kind: 'zero', to });
     return;
   }
   if (seeds.size > 0) {
-    const reused = await context.buffers.use(async (buffer) => {
-      const plain = await readChunk(
-        chunk,
-        buffer,
-        (file) => join(seeds.get(dirname(file.path)) ?? '', basename(file.path)),
-        signal,
-      );
-      if (plain === undefined || (await digestOf(plain)) !== chunk.sha256) return false;
-      await writeSegments(context, chunk, plain);
-      return true;
-    });
-    if (reused) {
+    const from = shapeOf(chunk, (file) => ({
+      path: join(seeds.get(dirname(file.path)) ?? '', basename(file.path)),
+    }));
+    const { matches } = await workers.run({ kind: 'match', from, sha256: chunk.sha256, to });
+    if (matches) {
       result.reusedChunks += 1;
       return;
     }
   }
-  const plain = await getChunk(store, codec, chunk, { files: describeChunk(chunk), signal });
-  throwIfAborted(signal);
-  await writeSegments(context, chunk, plain);
+  await getChunk(store, workers, chunk, { files: describeChunk(chunk), shape: to, write: true, signal });
   result.fetchedChunks += 1;
   result.fetchedBytes += chunk.storedSize;
-}
-
-async function writeSegments(context: FetchContext, chunk: IndexedChunk, plain: Uint8Array): Promise<void> {
-  for (const segment of chunk.segments) {
-    const bytes = plain.subarray(segment.at, segment.at + segment.length);
-    const { path, fresh } = stagedOf(context, segment.file);
-    if (segment.kind === 'header') {
-      if (Buffer.compare(bytes, await tarHeader(segment.file.path, segment.file.size)) === 0) continue;
-      throw new PresyncError(
-        'INDEX_CORRUPT',
-        `the archive's header of ${segment.file.path} is not what the index says`,
-        { hint: 'do not use this snapshot' },
-      );
-    }
-    try {
-      const handle = await open(path, 'r+');
-      try {
-        await writeAt(handle, bytes, segment.offset, { sparse: fresh });
-      } finally {
-        await handle.close();
-      }
-    } catch (error) {
-      throw ioError(error, 'write', path);
-    }
-  }
 }
 
 /** Brings a complete file to disk with its metadata, beside the transfer. */

@@ -1,16 +1,14 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ChunkLayout, compareFiles, planChunks } from '@presync/format/chunks';
-import { createCodec, DEFAULT_LEVEL } from '@presync/format/codec';
-import { sha256 as digestOf } from '@presync/format/digest';
+import { DEFAULT_LEVEL } from '@presync/format/codec';
 import { createIndexWriter, type IndexDigest, type StoredChunk } from '@presync/format/index-file';
-import { MAX_CHUNK_OVERHEAD } from '@presync/format/limits';
 import type { Manifest } from '@presync/format/manifest';
 import type { PrivateKey } from '@presync/format/signature';
-import { isPresyncError } from '@presync/runtime/errors';
-import { createBufferPool } from './lib/buffers.ts';
+import { isPresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { putChunk } from './lib/chunk-objects.ts';
 import { type ChunkTable, createChunkTable } from './lib/chunk-table.ts';
+import { type ChunkWorkers, createChunkWorkers } from './lib/chunk-workers.ts';
 import { boundedConcurrency, mapOrdered } from './lib/concurrency.ts';
 import { dropLease, takeLease } from './lib/lease.ts';
 import { chunksOf } from './lib/local-index.ts';
@@ -69,6 +67,7 @@ export interface UploadResult {
 }
 
 const DEFAULT_CONCURRENCY = 8;
+
 /**
  * Stores a frozen view as the channel's next snapshot: chunks, index, manifest, and, once it is proved, `latest`. Nothing that a manifest names is
  * missing at any instant: a process that is killed leaves chunks that nobody names, or a snapshot that is complete and not promoted.
@@ -178,53 +177,67 @@ async function storeChunks(
   known: ChunkTable,
   indexPath: string,
 ): Promise<StoreResult> {
-  const { repository, signal } = options;
+  const concurrency = boundedConcurrency(
+    options.concurrency ?? DEFAULT_CONCURRENCY,
+    options.repository.chunkSize,
+  );
+  const workers = createChunkWorkers({ concurrency });
+  try {
+    return await storeWith(workers, options, { known, indexPath, concurrency });
+  } finally {
+    await workers.close();
+  }
+}
+
+async function storeWith(
+  workers: ChunkWorkers,
+  options: UploadOptions,
+  { known, indexPath, concurrency }: { known: ChunkTable; indexPath: string; concurrency: number },
+): Promise<StoreResult> {
+  const { repository, signal, level = DEFAULT_LEVEL } = options;
   const { store, chunkSize } = repository;
-  const codec = await createCodec();
-  const concurrency = boundedConcurrency(options.concurrency ?? DEFAULT_CONCURRENCY, chunkSize);
-  const buffers = createBufferPool(chunkSize + MAX_CHUNK_OVERHEAD);
   const files = [...options.files].sort(compareFiles);
-  const unchanged = await createUnchanged(options, files, known);
+  const unchanged = await createUnchanged(options, workers, files, known);
   const inFlight = new Map<string, Promise<{ stored: StoredChunk; added: number }>>();
   const counted = createChunkTable();
   const totals = { files: 0, chunks: 0, bytes: 0, unique: 0, stored: 0, added: 0 };
   let readBytes = 0;
   let addedChunks = 0;
 
-  async function storeOne(
-    layout: ChunkLayout<SourceFile>,
-    abort: AbortSignal,
-  ): Promise<{ layout: ChunkLayout<SourceFile>; chunk: StoredChunk }> {
+  async function chunkOf(layout: ChunkLayout<SourceFile>, abort: AbortSignal): Promise<StoredChunk> {
     const skipped = unchanged(layout);
-    if (skipped !== undefined) return { layout, chunk: skipped };
-    return buffers.use(async (buffer) => {
-      const plain = await readSource(layout, buffer, abort);
-      readBytes += layout.length;
-      const sha256 = await digestOf(plain);
-      const before = known.get(sha256);
-      if (before !== undefined) return { layout, chunk: before };
-      const other = inFlight.get(sha256);
-      if (other !== undefined) return { layout, chunk: (await other).stored };
-      const task = putChunk(store, codec, { sha256, plain, level: options.level ?? DEFAULT_LEVEL }, abort);
-      inFlight.set(sha256, task);
-      try {
-        const { stored, added } = await task;
-        known.add(stored);
-        totals.added += added;
-        if (added > 0) addedChunks += 1;
-        return { layout, chunk: stored };
-      } finally {
-        inFlight.delete(sha256);
-      }
-    });
+    if (skipped !== undefined) return skipped;
+    throwIfAborted(abort);
+    const { sha256, kept } = await readSource(workers, layout);
+    readBytes += layout.length;
+    const before = known.get(sha256) ?? inFlight.get(sha256);
+    if (before !== undefined) {
+      await workers.run({ kind: 'drop', kept });
+      return 'sha256' in before ? before : (await before).stored;
+    }
+    const task = putChunk(store, workers, { sha256, length: layout.length, kept }, { level, signal: abort });
+    inFlight.set(sha256, task);
+    try {
+      const { stored, added } = await task;
+      known.add(stored);
+      totals.added += added;
+      if (added > 0) addedChunks += 1;
+      return stored;
+    } finally {
+      inFlight.delete(sha256);
+    }
   }
 
   const index = createIndexWriter(indexPath, { chunkSize });
   try {
+    const work = async (layout: ChunkLayout<SourceFile>, abort: AbortSignal) => ({
+      layout,
+      chunk: await chunkOf(layout, abort),
+    });
     for await (const { layout, chunk } of mapOrdered(
       planChunks(files, chunkSize),
       { concurrency, signal },
-      storeOne,
+      work,
     )) {
       for (const file of layout.begins) await index.file(file);
       await index.chunk(chunk);

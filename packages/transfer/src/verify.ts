@@ -1,12 +1,14 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createCodec } from '@presync/format/codec';
 import type { IndexedChunk } from '@presync/format/index-file';
 import type { Manifest } from '@presync/format/manifest';
 import { type ErrorCode, isPresyncError } from '@presync/runtime/errors';
+import { assertArchiveEnd } from './lib/archive-check.ts';
 import { describeChunk, filesOf } from './lib/chunk-names.ts';
 import { getChunk } from './lib/chunk-objects.ts';
+import { shapeOf } from './lib/chunk-shape.ts';
 import { createChunkTable } from './lib/chunk-table.ts';
+import { createChunkWorkers } from './lib/chunk-workers.ts';
 import { boundedConcurrency, forEachConcurrent } from './lib/concurrency.ts';
 import { chunksOf } from './lib/local-index.ts';
 import { downloadIndex, type Repository } from './repository.ts';
@@ -83,19 +85,22 @@ async function verifyChunks(
   chunks: Iterable<IndexedChunk> | AsyncIterable<IndexedChunk>,
 ): Promise<void> {
   const { repository, signal } = options;
-  const codec = await createCodec();
   const concurrency = boundedConcurrency(options.concurrency ?? DEFAULT_CONCURRENCY, repository.chunkSize);
-  await forEachConcurrent(chunks, { concurrency, signal }, async (chunk, abort) => {
+  const workers = createChunkWorkers({ concurrency });
+  const verifying = forEachConcurrent(chunks, { concurrency, signal }, async (chunk, abort) => {
     try {
-      await getChunk(repository.store, codec, chunk, {
+      const shape = shapeOf(chunk, (file) => ({ path: file.path }));
+      await getChunk(repository.store, workers, chunk, {
         files: describeChunk(chunk),
-        strict: true,
+        shape,
+        write: false,
         signal: abort,
       });
+      assertArchiveEnd(chunk);
       result.chunks += 1;
       result.bytes += chunk.length;
     } catch (error) {
-      if (!isPresyncError(error, 'CHUNK_CORRUPT') && !isPresyncError(error, 'CHUNK_MISSING')) throw error;
+      if (!isPresyncError(error) || error.exitCode !== 4) throw error;
       if (result.problems.length < MAX_PROBLEMS) {
         result.problems.push({
           code: error.code,
@@ -107,6 +112,7 @@ async function verifyChunks(
     }
     options.onProgress?.(chunk.length);
   });
+  await verifying.finally(() => workers.close());
 }
 
 /** Each chunk once, as far as the table reaches. */
@@ -114,8 +120,8 @@ async function* distinct(chunks: AsyncIterable<IndexedChunk>): AsyncGenerator<In
   const seen = createChunkTable();
   for await (const chunk of chunks) {
     const before = seen.get(chunk.sha256);
-    // The same chunk with another stored digest is a lie about one of them: both are checked.
-    if (before !== undefined && before.storedSha256 === chunk.storedSha256) continue;
+    // The same chunk with another stored digest is a lie about one of them: both are checked. So is one with a header, which only one file can have.
+    if (before?.storedSha256 === chunk.storedSha256 && chunk.begins.length === 0) continue;
     seen.add(chunk);
     yield chunk;
   }

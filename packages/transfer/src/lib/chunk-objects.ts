@@ -1,122 +1,118 @@
-import type { Codec } from '@presync/format/codec';
-import { sha256 as digestOf } from '@presync/format/digest';
 import type { StoredChunk } from '@presync/format/index-file';
 import { MAX_FRAME_OVERHEAD } from '@presync/format/limits';
 import { repositoryKeys } from '@presync/format/paths';
 import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { ObjectStore } from '@presync/store/object-store';
+import type { ChunkShape } from './chunk-tasks.ts';
+import type { ChunkWorkers } from './chunk-workers.ts';
+
+/** A chunk whose plaintext a worker keeps. */
+export interface KeptChunk {
+  sha256: string;
+  /** Bytes of plaintext. */
+  length: number;
+  kept: number;
+}
 
 /** Compresses, proves and stores a chunk. `added` is the size of the object that was put, 0 when the store had one already. */
 export async function putChunk(
   store: ObjectStore,
-  codec: Codec,
-  chunk: { sha256: string; plain: Uint8Array; level: number },
-  signal: AbortSignal,
+  workers: ChunkWorkers,
+  { sha256, length, kept }: KeptChunk,
+  { level, signal }: { level: number; signal: AbortSignal },
 ): Promise<{ stored: StoredChunk; added: number }> {
-  const { sha256, plain, level } = chunk;
-  const key = repositoryKeys.chunk(sha256);
-  const frame = await codec.encode(plain, { level });
-  const decoded = await codec.decode(frame, {
-    length: plain.length,
-    what: `the new frame of chunk ${sha256}`,
-  });
-  if (Buffer.compare(decoded, plain) !== 0) {
-    throw new PresyncError(
-      'CONTENT_MISMATCH',
-      `chunk ${sha256} was compressed into a frame that decodes to something else`,
-      {
-        hint: 'this points at faulty memory or a faulty zstd; do not trust this machine with snapshots until it is found',
-      },
-    );
-  }
+  const { frame, storedSha256 } = await workers.run({ kind: 'encode', kept, level });
   throwIfAborted(signal);
+  const storedSize = frame.length;
   try {
-    await store.put(key, frame, { condition: { ifAbsent: true }, signal });
-    const stored = {
-      sha256,
-      length: plain.length,
-      storedSize: frame.length,
-      storedSha256: await digestOf(frame),
-    };
-    return { stored, added: frame.length };
+    await store.put(repositoryKeys.chunk(sha256), frame, { condition: { ifAbsent: true }, signal });
+    return { stored: { sha256, length, storedSize, storedSha256 }, added: storedSize };
   } catch (error) {
     if (!isPresyncError(error, 'CONDITION_FAILED')) throw error;
   }
-  return { stored: await adopt(store, codec, sha256, plain, signal), added: 0 };
+  return { stored: await adopt(store, workers, { sha256, length }, signal), added: 0 };
 }
 
 /** An object that is already there counts only after it was read and proved: another version of zstd may have written other bytes. */
 async function adopt(
   store: ObjectStore,
-  codec: Codec,
-  sha256: string,
-  plain: Uint8Array,
+  workers: ChunkWorkers,
+  { sha256, length }: { sha256: string; length: number },
   signal: AbortSignal,
 ): Promise<StoredChunk> {
   const key = repositoryKeys.chunk(sha256);
-  const corrupt = (cause?: unknown): PresyncError =>
-    new PresyncError('CHUNK_CORRUPT', `${key} is in the store and holds something else than its name says`, {
-      cause,
-      hint: 'run "presync verify" to see which snapshots it damages, remove the object, and take the snapshot again',
-    });
-  let bytes: Uint8Array;
-  let decoded: Uint8Array;
   try {
-    bytes = (await store.read(key, { maxBytes: plain.length + MAX_FRAME_OVERHEAD, signal })).bytes;
-    decoded = await codec.decode(bytes, { length: plain.length, what: key });
+    const { bytes } = await store.read(key, { maxBytes: length + MAX_FRAME_OVERHEAD, signal });
+    const storedSize = bytes.length;
+    const { storedSha256 = '' } = await workers.run({
+      kind: 'decode',
+      frame: bytes,
+      length,
+      sha256,
+      what: key,
+    });
+    return { sha256, length, storedSize, storedSha256 };
   } catch (error) {
-    throw isPresyncError(error, 'CHUNK_CORRUPT') || isPresyncError(error, 'OBJECT_TOO_LARGE')
-      ? corrupt(error)
-      : error;
+    if (!isPresyncError(error, 'CHUNK_CORRUPT') && !isPresyncError(error, 'OBJECT_TOO_LARGE')) throw error;
+    throw new PresyncError(
+      'CHUNK_CORRUPT',
+      `${key} is in the store and holds something else than its name says`,
+      {
+        cause: error,
+        hint: 'run "presync verify" to see which snapshots it damages, remove the object, and take the snapshot again',
+      },
+    );
   }
-  if (Buffer.compare(decoded, plain) !== 0) throw corrupt();
-  return { sha256, length: plain.length, storedSize: bytes.length, storedSha256: await digestOf(bytes) };
+}
+
+export interface GetChunkOptions {
+  /** What the chunk holds, for errors. */
+  files: string;
+  /** The chunk's headers, which are proved as well, and where its contents are written. */
+  shape: ChunkShape;
+  /** False to prove only. */
+  write: boolean;
+  signal: AbortSignal;
 }
 
 /**
- * Fetches, decodes and proves a chunk. A chunk that comes damaged is fetched once more, in case the damage happened on the way. Rejects
- * with CHUNK_MISSING or CHUNK_CORRUPT; `files` says in the error what the damage costs.
+ * Fetches, decodes and proves a chunk, and writes it into files. A chunk that comes damaged is fetched once more, in case the damage
+ * happened on the way. Rejects with CHUNK_MISSING or CHUNK_CORRUPT, which say what the damage costs.
  */
 export async function getChunk(
   store: ObjectStore,
-  codec: Codec,
+  workers: ChunkWorkers,
   chunk: StoredChunk,
-  { files, strict = false, signal }: { files: string; strict?: boolean; signal: AbortSignal },
-): Promise<Uint8Array> {
+  options: GetChunkOptions,
+): Promise<void> {
   const key = repositoryKeys.chunk(chunk.sha256);
   for (let attempt = 1; ; attempt++) {
     try {
-      return await getOnce(store, codec, chunk, key, strict, signal);
+      const { bytes } = await store.read(key, { maxBytes: chunk.storedSize, signal: options.signal });
+      if (bytes.length !== chunk.storedSize) {
+        throw new PresyncError(
+          'CHUNK_CORRUPT',
+          `${key} is damaged: it is ${bytes.length} bytes long, and the index says ${chunk.storedSize}`,
+        );
+      }
+      throwIfAborted(options.signal);
+      await workers.run({
+        kind: 'decode',
+        frame: bytes,
+        length: chunk.length,
+        sha256: chunk.sha256,
+        // The digest of the plaintext proves the content; the object's own digest is for checking a repository, not for restoring.
+        storedSha256: options.write ? undefined : chunk.storedSha256,
+        what: key,
+        shape: options.shape,
+        write: options.write,
+      });
+      return;
     } catch (error) {
       if (isPresyncError(error, 'CHUNK_CORRUPT') && attempt === 1) continue;
-      throw describe(error, key, files);
+      throw describe(error, key, options.files);
     }
   }
-}
-
-async function getOnce(
-  store: ObjectStore,
-  codec: Codec,
-  chunk: StoredChunk,
-  key: string,
-  strict: boolean,
-  signal: AbortSignal,
-): Promise<Uint8Array> {
-  const { bytes } = await store.read(key, { maxBytes: chunk.storedSize, signal });
-  if (bytes.length !== chunk.storedSize)
-    throw damaged(key, `it is ${bytes.length} bytes long, and the index says ${chunk.storedSize}`);
-  throwIfAborted(signal);
-  // The digest of the plaintext proves the content; the object's own digest is for checking a repository, not for restoring.
-  if (strict && (await digestOf(bytes)) !== chunk.storedSha256)
-    throw damaged(key, 'its SHA-256 is not what the index says');
-  const plain = await codec.decode(bytes, { length: chunk.length, what: key });
-  if ((await digestOf(plain)) !== chunk.sha256)
-    throw damaged(key, 'its content does not have the SHA-256 that is its name');
-  return plain;
-}
-
-function damaged(key: string, why: string): PresyncError {
-  return new PresyncError('CHUNK_CORRUPT', `${key} is damaged: ${why}`);
 }
 
 function describe(error: unknown, key: string, files: string): unknown {

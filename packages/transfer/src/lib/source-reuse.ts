@@ -1,13 +1,12 @@
 import { join } from 'node:path';
 import { type ChunkLayout, compareFiles, planChunks } from '@presync/format/chunks';
-import { sha256 as digestOf } from '@presync/format/digest';
 import type { StoredChunk } from '@presync/format/index-file';
-import { MAX_CHUNK_OVERHEAD } from '@presync/format/limits';
 import type { Manifest } from '@presync/format/manifest';
-import { messageOf } from '@presync/runtime/errors';
+import { messageOf, throwIfAborted } from '@presync/runtime/errors';
 import type { UploadOptions } from '../snapshot.ts';
 import type { SourceFile } from '../source.ts';
 import type { ChunkTable } from './chunk-table.ts';
+import type { ChunkWorkers } from './chunk-workers.ts';
 import { chunksOf } from './local-index.ts';
 import { readSource } from './read-source.ts';
 import { loadSourceRecord, saveSourceRecord, sourceKey } from './source-record.ts';
@@ -20,6 +19,7 @@ const RECHECKED_CHUNKS = 16;
  */
 export async function createUnchanged(
   options: UploadOptions,
+  workers: ChunkWorkers,
   files: SourceFile[],
   known: ChunkTable,
 ): Promise<(layout: ChunkLayout<SourceFile>) => StoredChunk | undefined> {
@@ -41,9 +41,11 @@ export async function createUnchanged(
     const place = candidates <= RECHECKED_CHUNKS ? candidates - 1 : Math.floor(Math.random() * candidates);
     if (place < RECHECKED_CHUNKS) sample[place] = { layout, sha256: chunk.sha256 };
   }
-  const buffer = Buffer.allocUnsafeSlow(repository.chunkSize + MAX_CHUNK_OVERHEAD);
   for (const { layout, sha256 } of sample) {
-    if ((await digestOf(await readSource(layout, buffer, signal))) === sha256) continue;
+    throwIfAborted(signal);
+    const read = await readSource(workers, layout);
+    await workers.run({ kind: 'drop', kept: read.kept });
+    if (read.sha256 === sha256) continue;
     options.onEvent?.('snapshot.record_wrong', 'a file changed that must not; everything is read', {
       files: [...new Set(layout.segments.map(({ file }) => file.path))].slice(0, 3),
     });

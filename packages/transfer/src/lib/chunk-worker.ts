@@ -1,0 +1,230 @@
+/**
+ * A chunk worker: reads, hashes, compresses, decodes and writes whole chunks, synchronously, in a thread of its own. See
+ * `docs/decisions` for why.
+ */
+
+import { hash } from 'node:crypto';
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { parentPort } from 'node:worker_threads';
+import { type Codec, createCodec } from '@presync/format/codec';
+import { tarHeader } from '@presync/format/tar';
+import { errnoOf, ioError, isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
+import { assertHeaders } from './archive-check.ts';
+import type {
+  AnswerMessage,
+  ChunkAnswers,
+  ChunkShape,
+  ChunkTask,
+  TaskMessage,
+  TaskSegment,
+} from './chunk-tasks.ts';
+import { isZero, SPARSE_GRAIN } from './sparse.ts';
+
+const kept = new Map<number, { plain: Buffer; sha256: string }>();
+/** Plaintext buffers that no chunk uses. */
+const free: Buffer[] = [];
+
+const digest = (bytes: Uint8Array): string => hash('sha256', bytes, 'hex');
+
+/** A buffer of at least that size, an old one where it fits. */
+function borrow(length: number): Buffer {
+  const index = free.findIndex((buffer) => buffer.length >= length);
+  const [found] = index === -1 ? [] : free.splice(index, 1);
+  return found ?? Buffer.allocUnsafeSlow(length);
+}
+
+async function handle(
+  id: number,
+  task: ChunkTask,
+  codec: Codec,
+): Promise<{ answer: ChunkAnswers[ChunkTask['kind']]; transfer: ArrayBuffer[] }> {
+  switch (task.kind) {
+    case 'read': {
+      const plain = await readShape(task.shape);
+      if (plain === undefined) return { answer: undefined, transfer: [] };
+      const sha256 = digest(plain.subarray(0, task.shape.length));
+      kept.set(id, { plain: plain.subarray(0, task.shape.length), sha256 });
+      return { answer: { sha256, kept: id }, transfer: [] };
+    }
+    case 'encode':
+      return encode(task, codec);
+    case 'drop':
+      release(task.kept);
+      return { answer: undefined, transfer: [] };
+    case 'decode': {
+      const storedSha256 =
+        task.storedSha256 === undefined && task.shape !== undefined ? undefined : digest(task.frame);
+      if (task.storedSha256 !== undefined && task.storedSha256 !== storedSha256) {
+        throw new PresyncError(
+          'CHUNK_CORRUPT',
+          `${task.what} is damaged: its SHA-256 is not what the index says`,
+        );
+      }
+      const plain = await codec.decode(task.frame, { length: task.length, what: task.what });
+      if (digest(plain) !== task.sha256) {
+        throw new PresyncError(
+          'CHUNK_CORRUPT',
+          `${task.what} is damaged: its content does not have the SHA-256 that is its name`,
+        );
+      }
+      if (task.shape !== undefined) await assertHeaders(task.shape, plain);
+      if (task.shape !== undefined && task.write === true) writeShape(task.shape, plain);
+      return { answer: { storedSha256 }, transfer: [] };
+    }
+    case 'match': {
+      const plain = await readShape(task.from);
+      if (plain === undefined) return { answer: { matches: false }, transfer: [] };
+      const bytes = plain.subarray(0, task.from.length);
+      const matches = digest(bytes) === task.sha256;
+      if (matches && task.to !== undefined) writeShape(task.to, bytes);
+      free.push(plain);
+      return { answer: { matches }, transfer: [] };
+    }
+    case 'zero':
+      writeShape(task.to, Buffer.alloc(task.to.length));
+      return { answer: undefined, transfer: [] };
+  }
+}
+
+async function encode(
+  task: ChunkTask & { kind: 'encode' },
+  codec: Codec,
+): Promise<{ answer: ChunkAnswers['encode']; transfer: ArrayBuffer[] }> {
+  const entry = kept.get(task.kept);
+  if (entry === undefined)
+    throw new PresyncError('INTERNAL', 'a chunk worker was asked to compress what it does not have');
+  const { plain, sha256 } = entry;
+  try {
+    const frame = await codec.encode(plain, { level: task.level });
+    const decoded = await codec.decode(frame, {
+      length: plain.length,
+      what: `the new frame of chunk ${sha256}`,
+    });
+    if (Buffer.compare(decoded, plain) !== 0) {
+      throw new PresyncError(
+        'CONTENT_MISMATCH',
+        `chunk ${sha256} was compressed into a frame that decodes to something else`,
+        {
+          hint: 'this points at faulty memory or a faulty zstd; do not trust this machine with snapshots until it is found',
+        },
+      );
+    }
+    // zlib's result may be a view on a larger buffer: what is handed over is exactly the frame.
+    const own = Uint8Array.from(frame);
+    return { answer: { frame: own, storedSha256: digest(own) }, transfer: [own.buffer] };
+  } finally {
+    release(task.kept);
+  }
+}
+
+function release(id: number): void {
+  const entry = kept.get(id);
+  kept.delete(id);
+  if (entry !== undefined) free.push(Buffer.from(entry.plain.buffer));
+}
+
+/** Runs `work` on an open file; undefined when there is none and `optional` is set. */
+function withFile<T>(
+  path: string,
+  flags: 'r' | 'r+',
+  optional: boolean,
+  work: (fd: number) => T,
+): T | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, flags);
+  } catch (error) {
+    if (optional && (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR')) return undefined;
+    throw ioError(error, flags === 'r' ? 'read' : 'write', path);
+  }
+  try {
+    return work(fd);
+  } catch (error) {
+    throw ioError(error, flags === 'r' ? 'read' : 'write', path);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The chunk's plaintext, at the beginning of a borrowed buffer. */
+async function readShape({ length, segments }: ChunkShape): Promise<Buffer | undefined> {
+  const plain = borrow(length);
+  let filled = 0;
+  for (const segment of segments) {
+    // Padding is the only thing between segments; the buffer may hold an earlier chunk.
+    plain.fill(0, filled, segment.at);
+    filled = segment.at + segment.length;
+    if (segment.kind === 'header') {
+      (await tarHeader(segment.path, segment.size)).copy(plain, segment.at);
+    } else if (withFile(segment.file, 'r', true, (fd) => readFully(fd, plain, segment)) !== true) {
+      free.push(plain);
+      return undefined;
+    }
+  }
+  plain.fill(0, filled, length);
+  return plain;
+}
+
+function readFully(fd: number, plain: Buffer, segment: TaskSegment & { kind: 'data' }): boolean {
+  for (let done = 0; done < segment.length; ) {
+    const count = readSync(fd, plain, segment.at + done, segment.length - done, segment.offset + done);
+    if (count === 0) return false;
+    done += count;
+  }
+  return true;
+}
+
+/** Writes the contents of files; headers are not written. */
+function writeShape({ segments }: ChunkShape, plain: Uint8Array): void {
+  for (const segment of segments) {
+    if (segment.kind === 'header') continue;
+    const bytes = plain.subarray(segment.at, segment.at + segment.length);
+    withFile(segment.file, 'r+', false, (fd) => writeSegment(fd, bytes, segment));
+  }
+}
+
+/** With `sparse`, stretches of zeros are left out: only right in a file that never held anything else there. */
+function writeSegment(
+  fd: number,
+  bytes: Uint8Array,
+  { offset, sparse }: TaskSegment & { kind: 'data' },
+): void {
+  let start = 0;
+  if (sparse) {
+    for (let at = 0; at < bytes.length; at += SPARSE_GRAIN) {
+      const end = Math.min(at + SPARSE_GRAIN, bytes.length);
+      if (!isZero(bytes.subarray(at, end))) continue;
+      writeFully(fd, bytes.subarray(start, at), offset + start);
+      start = end;
+    }
+  }
+  writeFully(fd, bytes.subarray(start), offset + start);
+}
+
+function writeFully(fd: number, bytes: Uint8Array, offset: number): void {
+  for (let done = 0; done < bytes.length; )
+    done += writeSync(fd, bytes, done, bytes.length - done, offset + done);
+}
+
+const port = parentPort;
+if (port === null) throw new PresyncError('INTERNAL', 'the chunk worker was not started as a worker thread');
+const codec = createCodec('caller');
+// One task after the other: what runs side by side runs in other workers.
+let queue: Promise<unknown> = Promise.resolve();
+port.on('message', ({ id, task }: TaskMessage) => {
+  queue = queue.then(async () => {
+    try {
+      const { answer, transfer } = await handle(id, task, await codec);
+      port.postMessage({ id, ok: true, answer } satisfies AnswerMessage, transfer);
+    } catch (error) {
+      const known = isPresyncError(error) ? error : undefined;
+      const failure = {
+        code: known?.code ?? 'INTERNAL',
+        message: messageOf(error),
+        hint: known?.hint,
+        stack: error instanceof Error ? error.stack : undefined,
+      } as const;
+      port.postMessage({ id, ok: false, error: failure } satisfies AnswerMessage);
+    }
+  });
+});
