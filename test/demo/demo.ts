@@ -148,7 +148,9 @@ async function demo(backend: FixtureBackend, dir: string): Promise<void> {
     while ((await node.best()) < opened + 2) await sleep(200);
     const hash = await node.call('chain_getBlockHash', KNOWN_BLOCK[backend].number);
     expect(hash === KNOWN_BLOCK[backend].hash, `block ${KNOWN_BLOCK[backend].number} is ${hash}`);
-    say(`  It came up at block ${opened}, has block ${KNOWN_BLOCK[backend].number} ${hash}, and makes new blocks.`);
+    say(
+      `  It came up at block ${opened}, has block ${KNOWN_BLOCK[backend].number} ${hash}, and makes new blocks.`,
+    );
   } finally {
     await node.stop();
   }

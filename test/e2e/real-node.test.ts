@@ -9,6 +9,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ApiPromise, Keyring, WsProvider } from '@polkadot/api';
+import type { ProviderInterface } from '@polkadot/rpc-provider/types';
 import { needs } from '../support/needs.ts';
 import { presyncOk } from '../support/presync.ts';
 import { DEV_GENESIS, hasNode, type RealNode, startNode } from '../support/real-node.ts';
@@ -16,6 +18,9 @@ import { DEV_GENESIS, hasNode, type RealNode, startNode } from '../support/real-
 const SNAPSHOTS = 5;
 /** Blocks between two snapshots, at least. */
 const BLOCKS_BETWEEN = 20;
+
+/** Transfers before each snapshot, so that the state changes and not only the chain grows. */
+const TRANSFERS = 10;
 
 interface Taken {
   sequence: number;
@@ -43,8 +48,10 @@ describe('with the real node', () => {
         const base = join(dir, 'source');
         const taken: Taken[] = [];
         const source = await startNode({ basePath: base, backend, blockTimeMs: 100 });
+        const churn = await startChurn(source);
         try {
           for (let n = 1; n <= SNAPSHOTS; n++) {
+            await churn.transfer();
             await untilBlock(source, (await source.best()) + BLOCKS_BETWEEN);
             const watch = watchStops(source.pid);
             const { json } = await presyncOk([
@@ -87,7 +94,9 @@ describe('with the real node', () => {
             );
           }
           await untilBlock(source, (await source.best()) + 3);
+          assert.equal(await churn.included(), SNAPSHOTS * TRANSFERS, 'not every transfer is in a block');
         } finally {
+          await churn.end();
           await source.stop();
         }
         for (const { sequence, manifest } of taken) {
@@ -127,6 +136,35 @@ describe('with the real node', () => {
     );
   }
 });
+
+/** Sends transfers from one of the well-known development accounts to another. */
+async function startChurn(
+  node: RealNode,
+): Promise<{ transfer(): Promise<void>; included(): Promise<number>; end(): Promise<void> }> {
+  // The class and the interface differ in one optional property, which the strict compiler minds.
+  const provider = new WsProvider(node.wsUrl) as unknown as ProviderInterface;
+  const api = await ApiPromise.create({ provider, noInitWarn: true });
+  const keys = new Keyring({ type: 'sr25519' });
+  const alice = keys.addFromUri('//Alice');
+  const bob = keys.addFromUri('//Bob');
+  let nonce = 0;
+  return {
+    async transfer() {
+      for (let n = 0; n < TRANSFERS; n++) {
+        const call = api.tx.balances?.transferKeepAlive?.(bob.address, 1_000_000_000_000);
+        assert.ok(call !== undefined, 'the chain has no balances');
+        await call.signAndSend(alice, { nonce: nonce++ });
+      }
+    },
+    async included() {
+      // The pool's own view of the next nonce would count what is still waiting.
+      const account = await node.call('system_accountNextIndex', alice.address);
+      const pending = (await node.call('author_pendingExtrinsics')) as unknown[];
+      return Number(account) - pending.length;
+    },
+    end: () => api.disconnect(),
+  };
+}
 
 async function untilBlock(node: RealNode, number: number): Promise<void> {
   const deadline = performance.now() + 120_000;

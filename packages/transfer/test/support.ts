@@ -13,7 +13,7 @@ import type { SourceFile } from '../src/source.ts';
 
 export const PART = 'chains/test/db/full';
 export const CHANNEL = 'test/rocksdb';
-export const GENESIS = `0x${'11'.repeat(32)}`;
+const GENESIS = `0x${'11'.repeat(32)}`;
 export const NEVER: AbortSignal = new AbortController().signal;
 
 /** A scratch folder that goes when the test ends. */

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { lstat, mkdir, readdir, rm } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { lstat, mkdir, readdir, rm, rmdir } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { errnoOf, ioError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { DatabaseLayout } from '../layout.ts';
 import { isAlive, ownProcess } from './proc.ts';
@@ -8,8 +8,11 @@ import { isAlive, ownProcess } from './proc.ts';
 /** `view-<pid>-<start time>-<random>`: the name tells whose it is, so that a folder without its owner can be found. */
 const VIEW_NAME = /^view-(\d{1,10})-(\d{1,20})-[0-9a-f]{16}$/;
 
+/** Beside the database folder. */
+const OWN_FOLDER = '.presync';
+
 export function viewParent(layout: DatabaseLayout, viewDir: string | undefined): string {
-  return viewDir === undefined ? join(dirname(layout.dir), '.presync') : resolve(viewDir);
+  return viewDir === undefined ? join(dirname(layout.dir), OWN_FOLDER) : resolve(viewDir);
 }
 
 /** Makes a new folder, mode 0700, for one view. Tells whether it is on the database's file system. */
@@ -49,7 +52,10 @@ export async function createViewFolder(
 export async function removeViewFolder(dir: string): Promise<void> {
   try {
     await rm(dir, { recursive: true, force: true });
+    // The folder beside the database is presync's own and goes with its last view; one that the user named stays.
+    if (basename(dirname(dir)) === OWN_FOLDER) await rmdir(dirname(dir));
   } catch (error) {
+    if (errnoOf(error) === 'ENOTEMPTY' || errnoOf(error) === 'ENOENT') return;
     throw ioError(error, 'remove', dir);
   }
 }

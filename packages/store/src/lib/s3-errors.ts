@@ -24,6 +24,7 @@ const FORBIDDEN = new Set([
   'AllAccessDisabled',
   'AccountProblem',
   'InvalidAccessKeyId',
+  'XAdminUserNotFound',
   'SignatureDoesNotMatch',
   'InvalidToken',
   'InvalidClientTokenId',

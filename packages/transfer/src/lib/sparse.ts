@@ -1,5 +1,5 @@
-/** Holes are looked for at this grain, bytes: a multiple of every file system's block, and large enough to keep writes few. */
-export const SPARSE_GRAIN = 64 * 1024;
+/** Holes are looked for at this grain, bytes: the block of common file systems, so that a restored database takes no more room than its source. */
+export const SPARSE_GRAIN = 4096;
 const ZEROS = Buffer.alloc(SPARSE_GRAIN);
 
 /** True when all of `bytes`, at most a grain of them, is zero. */
