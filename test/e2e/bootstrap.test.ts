@@ -1,0 +1,172 @@
+/** The agent with the real node: restore, start, wait until it is right, report, look after it; and the ways in which it is not right. */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { needs } from '../support/needs.ts';
+import { presync, presyncOk, startPresync } from '../support/presync.ts';
+import { DEV_GENESIS, devChainSpec, hasNode, nodeExecutable, unpackFixture } from '../support/real-node.ts';
+
+interface World {
+  dir: string;
+  target: string;
+  args: string[];
+}
+
+/** A store with a snapshot of the RocksDB fixture, and the arguments of an agent for it. */
+async function createWorld(t: TestContext): Promise<World> {
+  const dir = await mkdtemp(join(tmpdir(), 'presync-bootstrap-'));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const base = join(dir, 'source');
+  await unpackFixture('rocksdb', base);
+  const key = join(dir, 'key.pem');
+  await presyncOk(['keys', 'new', '--out', key]);
+  const trust = (await presyncOk(['keys', 'public', key])).stdout.trim();
+  const store = `file://${join(dir, 'store')}`;
+  await presyncOk([
+    ...['snapshot', '--base-path', base, '--store', store, '--pause', 'none', '--genesis', DEV_GENESIS],
+    ...['--sign-key', key, '--state-dir', join(dir, 'state')],
+  ]);
+  const target = join(dir, 'target');
+  const args = [
+    'bootstrap',
+    '--base-path',
+    target,
+    '--store',
+    store,
+    '--trust',
+    trust,
+    '--state-dir',
+    join(dir, 'agent'),
+    '--admin-listen',
+    'none',
+  ];
+  return { dir, target, args };
+}
+
+describe('presync bootstrap', () => {
+  it(
+    'brings a real node up, reports, and stops it when it is stopped',
+    needs('a node executable', hasNode()),
+    async (t) => {
+      const { dir, target, args } = await createWorld(t);
+      const [rpcPort, p2pPort, adminPort] = [await freePort(), await freePort(), await freePort()];
+      const report = join(dir, 'report.json');
+      const agent = startPresync([
+        ...args.slice(0, -1),
+        ...[
+          `127.0.0.1:${adminPort}`,
+          '--rpc',
+          `ws://127.0.0.1:${rpcPort}`,
+          '--report',
+          report,
+          '--',
+          await nodeExecutable(),
+        ],
+        ...[
+          '--chain',
+          await devChainSpec(),
+          '--dev',
+          '--dev-block-time',
+          '500',
+          '--pool-type',
+          'single-state',
+          '--state-pruning',
+          'archive',
+        ],
+        ...[
+          '--blocks-pruning',
+          'archive',
+          '--database',
+          'rocksdb',
+          '--base-path',
+          target,
+          '--rpc-port',
+          String(rpcPort),
+        ],
+        ...[
+          '--listen-addr',
+          `/ip4/127.0.0.1/tcp/${p2pPort}`,
+          '--no-mdns',
+          '--no-telemetry',
+          '--no-prometheus',
+        ],
+      ]);
+      t.after(() => agent.child.kill('SIGTERM'));
+      const readyz = async (): Promise<number> =>
+        (await fetch(`http://127.0.0.1:${adminPort}/readyz`)).status;
+      let before = 0;
+      const deadline = performance.now() + 240_000;
+      while (!existsSync(report)) {
+        assert.ok(performance.now() < deadline, 'the node did not become ready');
+        before = (await readyz().catch(() => 0)) || before;
+        await sleep(200);
+      }
+      assert.equal(before, 503, '/readyz was not red before the node was ready');
+      assert.equal(await readyz(), 200);
+      const { ready, restored } = JSON.parse(await readFile(report, 'utf8'));
+      assert.ok(ready.head.number >= 1208, `the node came up at block ${ready.head.number}`);
+      assert.ok(restored.fetchedChunks > 0);
+      agent.child.kill('SIGTERM');
+      const { code, stdout } = await agent.done;
+      assert.equal(code, 143);
+      assert.match(stdout, /The node is ready at block/);
+      await assert.rejects(fetch(`http://127.0.0.1:${rpcPort}/health`), 'the node still answers');
+    },
+  );
+
+  it('keeps a whole database, and downloads nothing again', async (t) => {
+    const { dir, args } = await createWorld(t);
+    await presync([
+      ...args,
+      '--report',
+      join(dir, 'first.json'),
+      '--ready-timeout',
+      '1s',
+      '--',
+      'sleep',
+      '60',
+    ]);
+    const second = await presync([...args, '--json', '--ready-timeout', '1s', '--', 'sleep', '60']);
+    assert.equal(second.code, 8);
+    assert.ok(!second.stderr.includes('restore.done'), 'the database was restored again');
+  });
+
+  it('fails loudly when the node ends, cannot be started, or does not answer in time', async (t) => {
+    const { dir, args } = await createWorld(t);
+    const ends = await presync([...args, '--json', '--', 'false']);
+    assert.equal(ends.code, 8);
+    assert.match(ends.stdout, /NODE_START_FAILED/);
+    const missing = await presync([...args, '--json', '--', join(dir, 'no-such-node')]);
+    assert.equal(missing.code, 8);
+    assert.match(missing.stdout, /NODE_START_FAILED/);
+    const silent = await presync([
+      ...args,
+      '--json',
+      '--rpc',
+      `ws://127.0.0.1:${await freePort()}`,
+      '--ready-timeout',
+      '2s',
+      '--',
+      'sleep',
+      '600',
+    ]);
+    assert.equal(silent.code, 8);
+    assert.match(silent.stdout, /NODE_NOT_READY/);
+  });
+});
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
+    });
+  });
+}

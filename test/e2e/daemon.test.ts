@@ -1,0 +1,138 @@
+/** The daemon on a schedule: it takes snapshots, tells of them, lets no second one in, and drains on the first signal. */
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { presync, presyncOk, startPresync } from '../support/presync.ts';
+import { DEV_GENESIS, unpackFixture } from '../support/real-node.ts';
+
+describe('presync snapshotter', () => {
+  it('takes snapshots on its schedule, shows health and metrics, and stops in good order', async (t) => {
+    const dir = await mkdtemp(join(tmpdir(), 'presync-daemon-'));
+    t.after(() => rm(dir, { recursive: true, force: true }));
+    const base = join(dir, 'source');
+    await unpackFixture('rocksdb', base);
+    const key = join(dir, 'key.pem');
+    await presyncOk(['keys', 'new', '--out', key]);
+    const port = await freePort();
+    const store = `file://${join(dir, 'store')}`;
+    const state = join(dir, 'state');
+    const args = [
+      ...[
+        'snapshotter',
+        '--schedule',
+        '* * * * * *',
+        '--base-path',
+        base,
+        '--store',
+        store,
+        '--pause',
+        'none',
+      ],
+      ...[
+        '--genesis',
+        DEV_GENESIS,
+        '--sign-key',
+        key,
+        '--state-dir',
+        state,
+        '--admin-listen',
+        `127.0.0.1:${port}`,
+      ],
+    ];
+    const daemon = startPresync(args);
+    t.after(() => daemon.child.kill('SIGKILL'));
+    const metric = async (name: string): Promise<number> => {
+      const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+      return Number(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'm').exec(text)?.[1] ?? 0);
+    };
+    await until(async () => (await metric('presync_snapshot_last_sequence')) >= 2);
+    assert.equal((await fetch(`http://127.0.0.1:${port}/healthz`)).status, 200);
+    assert.ok((await metric('presync_snapshot_last_bytes')) > 8_000_000);
+
+    const second = await presync(args);
+    assert.equal(second.code, 9, second.stderr);
+    assert.match(second.stderr, /LOCKED/);
+
+    daemon.child.kill('SIGTERM');
+    const { code, stderr } = await daemon.done;
+    assert.equal(code, 143, stderr);
+    for (const event of ['daemon.started', 'snapshot.promoted', 'run.done', 'daemon.stopped']) {
+      assert.ok(stderr.includes(`"event":"${event}"`), `the log has no ${event}`);
+    }
+    const left = (await readdir(state)).filter(
+      (name) => name.startsWith('snapshot-') || name.startsWith('pause-'),
+    );
+    assert.deepEqual(left, [], 'scratch files were left behind');
+    assert.ok(!existsSync(join(base, 'chains/dev/db/.presync')), 'a view was left behind');
+  });
+
+  it('goes on after a run that failed, and says why', async (t) => {
+    const dir = await mkdtemp(join(tmpdir(), 'presync-daemon-'));
+    t.after(() => rm(dir, { recursive: true, force: true }));
+    const base = join(dir, 'source');
+    await unpackFixture('rocksdb', base);
+    const key = join(dir, 'key.pem');
+    await presyncOk(['keys', 'new', '--out', key]);
+    // The parent of the store's folder is missing until the first run has failed.
+    const parent = join(dir, 'later');
+    const daemon = startPresync([
+      ...[
+        'snapshotter',
+        '--schedule',
+        '* * * * * *',
+        '--base-path',
+        base,
+        '--store',
+        `file://${join(parent, 'store')}`,
+        '--pause',
+        'none',
+      ],
+      ...[
+        '--genesis',
+        DEV_GENESIS,
+        '--sign-key',
+        key,
+        '--state-dir',
+        join(dir, 'state'),
+        '--admin-listen',
+        'none',
+      ],
+    ]);
+    t.after(() => daemon.child.kill('SIGKILL'));
+    let log = '';
+    daemon.child.stderr?.on('data', (text) => {
+      log += String(text);
+    });
+    await until(async () => log.includes('"event":"run.failed"'));
+    assert.match(log, /STORE_NOT_FOUND/);
+    await mkdir(parent);
+    await until(async () => log.includes('"event":"run.done"'));
+    daemon.child.kill('SIGINT');
+    assert.equal((await daemon.done).code, 130);
+  });
+});
+
+async function until(condition: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + 90_000;
+  for (;;) {
+    if (await condition().catch(() => false)) return;
+    assert.ok(performance.now() < deadline, 'it did not come to that in 90 s');
+    await sleep(100);
+  }
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
+    });
+  });
+}
