@@ -69,7 +69,8 @@ export async function corruptRepository(options: CorruptOptions): Promise<Damage
       return { what: `${key} deleted`, names, undo };
     case 'swap': {
       const other = await otherOfKind(storeDir, key, random);
-      if (other === undefined) {
+      // Two snapshots of an unchanged database have the same index: to swap those damages nothing.
+      if (other === undefined || (await readFile(join(storeDir, other))).equals(original)) {
         await rm(path);
         return { what: `${key} deleted, for want of another to swap with`, names, undo };
       }
