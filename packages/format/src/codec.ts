@@ -2,6 +2,7 @@ import { promisify } from 'node:util';
 import * as zlib from 'node:zlib';
 import { isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
 import { declareContentSize, inspectFrame, rawFrame } from './frame.ts';
+import { discard } from './memory.ts';
 
 /** Encodes and decodes single zstd frames that declare their content size. */
 export interface Codec {
@@ -56,7 +57,10 @@ export function createNativeCodec(place: CodecPlace = 'pool'): Codec {
         },
         pledgedSrcSize: plain.length,
       });
-      return compressed.length > plain.length * WORTHWHILE ? rawFrame(plain, compressed) : compressed;
+      if (compressed.length <= plain.length * WORTHWHILE) return compressed;
+      const raw = rawFrame(plain, compressed);
+      discard(compressed);
+      return raw;
     },
     async decode(frame, { length, what }) {
       assertSize(inspectFrame(frame, what).contentSize, length, what);

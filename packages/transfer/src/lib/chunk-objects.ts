@@ -1,5 +1,6 @@
 import type { StoredChunk } from '@presync/format/index-file';
 import { MAX_FRAME_OVERHEAD } from '@presync/format/limits';
+import { discard } from '@presync/format/memory';
 import { repositoryKeys } from '@presync/format/paths';
 import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { ObjectStore } from '@presync/store/object-store';
@@ -26,6 +27,7 @@ export async function putChunk(
   const storedSize = frame.length;
   try {
     await store.put(repositoryKeys.chunk(sha256), frame, { condition: { ifAbsent: true }, signal });
+    discard(frame);
     return { stored: { sha256, length, storedSize, storedSha256 }, added: storedSize };
   } catch (error) {
     if (!isPresyncError(error, 'CONDITION_FAILED')) throw error;

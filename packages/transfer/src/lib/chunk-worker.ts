@@ -7,6 +7,7 @@ import { hash } from 'node:crypto';
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { type Codec, createCodec } from '@presync/format/codec';
+import { discard } from '@presync/format/memory';
 import { tarHeader } from '@presync/format/tar';
 import { errnoOf, ioError, isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
 import { assertHeaders } from './archive-check.ts';
@@ -51,26 +52,8 @@ async function handle(
     case 'drop':
       release(task.kept);
       return { answer: undefined, transfer: [] };
-    case 'decode': {
-      const storedSha256 =
-        task.storedSha256 === undefined && task.shape !== undefined ? undefined : digest(task.frame);
-      if (task.storedSha256 !== undefined && task.storedSha256 !== storedSha256) {
-        throw new PresyncError(
-          'CHUNK_CORRUPT',
-          `${task.what} is damaged: its SHA-256 is not what the index says`,
-        );
-      }
-      const plain = await codec.decode(task.frame, { length: task.length, what: task.what });
-      if (digest(plain) !== task.sha256) {
-        throw new PresyncError(
-          'CHUNK_CORRUPT',
-          `${task.what} is damaged: its content does not have the SHA-256 that is its name`,
-        );
-      }
-      if (task.shape !== undefined) await assertHeaders(task.shape, plain);
-      if (task.shape !== undefined && task.write === true) writeShape(task.shape, plain);
-      return { answer: { storedSha256 }, transfer: [] };
-    }
+    case 'decode':
+      return { answer: await decode(task, codec), transfer: [] };
     case 'match': {
       const plain = await readShape(task.from);
       if (plain === undefined) return { answer: { matches: false }, transfer: [] };
@@ -83,6 +66,27 @@ async function handle(
     case 'zero':
       writeShape(task.to, Buffer.alloc(task.to.length));
       return { answer: undefined, transfer: [] };
+  }
+}
+
+async function decode(task: ChunkTask & { kind: 'decode' }, codec: Codec): Promise<ChunkAnswers['decode']> {
+  const { frame, shape, what } = task;
+  const damaged = (why: string): PresyncError =>
+    new PresyncError('CHUNK_CORRUPT', `${what} is damaged: ${why}`);
+  let plain: Uint8Array | undefined;
+  try {
+    const storedSha256 = task.write === true ? undefined : digest(frame);
+    if (task.storedSha256 !== undefined && task.storedSha256 !== storedSha256)
+      throw damaged('its SHA-256 is not what the index says');
+    plain = await codec.decode(frame, { length: task.length, what });
+    if (digest(plain) !== task.sha256)
+      throw damaged('its content does not have the SHA-256 that is its name');
+    if (shape !== undefined) await assertHeaders(shape, plain);
+    if (shape !== undefined && task.write === true) writeShape(shape, plain);
+    return { storedSha256 };
+  } finally {
+    discard(frame);
+    if (plain !== undefined) discard(plain);
   }
 }
 
@@ -111,6 +115,8 @@ async function encode(
     }
     // zlib's result may be a view on a larger buffer: what is handed over is exactly the frame.
     const own = Uint8Array.from(frame);
+    discard(frame);
+    discard(decoded);
     return { answer: { frame: own, storedSha256: digest(own) }, transfer: [own.buffer] };
   } finally {
     release(task.kept);

@@ -11,8 +11,8 @@ export interface ChunkWorkers {
   close(): Promise<void>;
 }
 
-/** More threads than this outrun any disk, and each holds some buffers of a chunk's size. */
-const MAX_WORKERS = 8;
+/** Each thread holds a heap and some buffers of a chunk's size: a snapshot took 408 MiB with four and 553 MiB with eight, and may take 512. */
+const MAX_WORKERS = 4;
 
 interface Member {
   worker: Worker;
