@@ -16,45 +16,29 @@ interface Settings {
   log: (line: string) => void;
 }
 
-const CAMPAIGNS: Record<string, { count: number; run: (settings: Settings) => Promise<unknown[]> }> = {
-  kill: {
-    // Of each kind, snapshot and restore; half with each backend.
-    count: 100,
-    run: async ({ count, seed, backends, dir, log }) => {
-      const reports = [];
-      for (const backend of backends) {
-        reports.push(
-          await killCampaign({
-            backend,
-            count: Math.ceil(count / backends.length),
-            seed,
-            dir: join(dir, backend),
-            log,
-          }),
-        );
-      }
-      return reports;
-    },
-  },
-  corruption: {
-    count: 300,
-    run: async ({ count, seed, backends, dir, log }) => {
-      const reports = [];
-      for (const backend of backends) {
-        reports.push(
-          await corruptionCampaign({
-            backend,
-            count: Math.ceil(count / backends.length),
-            seed,
-            dir: join(dir, backend),
-            log,
-          }),
-        );
-      }
-      return reports;
-    },
-  },
+type Trial = (options: {
+  backend: Settings['backends'][number];
+  count: number;
+  seed: number;
+  dir: string;
+  log: Settings['log'];
+}) => Promise<unknown>;
+
+/** `count` is shared out over the backends; `kill` kills that many snapshots and that many restores. */
+const CAMPAIGNS: Record<string, { count: number; trial: Trial }> = {
+  kill: { count: 100, trial: killCampaign },
+  corruption: { count: 300, trial: corruptionCampaign },
 };
+
+async function runAll(trial: Trial, { count, seed, backends, dir, log }: Settings): Promise<unknown[]> {
+  const reports = [];
+  for (const backend of backends) {
+    reports.push(
+      await trial({ backend, count: Math.ceil(count / backends.length), seed, dir: join(dir, backend), log }),
+    );
+  }
+  return reports;
+}
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -76,7 +60,7 @@ try {
   const log = (line: string): void => {
     process.stderr.write(`${new Date().toISOString()} ${line}\n`);
   };
-  const reports = await campaign.run({ count, seed, backends, dir, log });
+  const reports = await runAll(campaign.trial, { count, seed, backends, dir, log });
   const document = {
     campaign: name,
     count,

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { needs } from '../support/needs.ts';
+import { freePort } from '../support/ports.ts';
 import { presync, presyncOk, startPresync } from '../support/presync.ts';
 import { DEV_GENESIS, devChainSpec, hasNode, nodeExecutable, unpackFixture } from '../support/real-node.ts';
 
@@ -159,14 +159,3 @@ describe('presync bootstrap', () => {
     assert.match(silent.stdout, /NODE_NOT_READY/);
   });
 });
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
-    });
-  });
-}

@@ -10,7 +10,15 @@ import { fileError, storeMissing, symlinkInside } from './lib/file-errors.ts';
 import { walk } from './lib/file-list.ts';
 import { withFileLock } from './lib/file-lock.ts';
 import { sweepTemp, TEMP_DIR, tempPath, unlinkIfThere } from './lib/file-temp.ts';
-import { folderOf, makeDir, makeFolderOf, syncDir, versionOf, writeDurably } from './lib/file-write.ts';
+import {
+  folderOf,
+  makeDir,
+  makeFolderOf,
+  syncDir,
+  syncNearest,
+  versionOf,
+  writeDurably,
+} from './lib/file-write.ts';
 import { type Limiter, limited, newLimiter } from './lib/limited.ts';
 import type {
   CallOptions,
@@ -201,7 +209,7 @@ export function createFileStore(options: FileStoreOptions): ObjectStore {
         const temp = await tempPath(root);
         try {
           const { version } = await writeDurably(temp, body, key, signal);
-          await syncDir(await publish(temp, key, options));
+          await syncNearest(await publish(temp, key, options), root);
           return { version };
         } finally {
           await unlinkIfThere(temp);
@@ -216,7 +224,7 @@ export function createFileStore(options: FileStoreOptions): ObjectStore {
           const found = await inspect(key);
           if (found === undefined) return;
           await unlink(found.path);
-          await syncDir(dirname(found.path));
+          await syncNearest(dirname(found.path), root);
           await prune(dirname(found.path));
         });
       }),

@@ -86,6 +86,21 @@ export async function syncDir(path: string): Promise<void> {
   }
 }
 
+/**
+ * Syncs a folder, or, when another removal has pruned it meanwhile, the nearest one above that is left: its entries tell that the
+ * pruned ones are gone.
+ */
+export async function syncNearest(path: string, root: string): Promise<void> {
+  for (let folder = path; ; folder = dirname(folder)) {
+    try {
+      await syncDir(folder);
+      return;
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT' || folder === root) throw error;
+    }
+  }
+}
+
 /** Makes a folder; that it is there is fine. Its parent must exist. */
 export async function makeDir(path: string): Promise<void> {
   try {
