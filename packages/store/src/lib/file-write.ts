@@ -1,6 +1,6 @@
 import { constants } from 'node:fs';
 import { lstat, mkdir, open } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { errnoOf, ioError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { FileBody } from '../object-store.ts';
 import { bodyChanged, isFileBody } from './calls.ts';
