@@ -17,6 +17,9 @@ const MAX_WORKERS = 4;
 interface Member {
   worker: Worker;
   load: number;
+  /** Set when the thread has ended, whatever the reason. */
+  ended: boolean;
+  cause: unknown;
 }
 
 interface Waiting {
@@ -35,7 +38,12 @@ export function createChunkWorkers({ concurrency }: { concurrency: number }): Ch
   for (let n = 0; n < Math.min(MAX_WORKERS, concurrency, availableParallelism()); n++) members.push(start());
 
   function start(): Member {
-    const member: Member = { worker: new Worker(new URL('./chunk-worker.ts', import.meta.url)), load: 0 };
+    const member: Member = {
+      worker: new Worker(new URL('./chunk-worker.ts', import.meta.url)),
+      load: 0,
+      ended: false,
+      cause: undefined,
+    };
     member.worker.on('message', (message: AnswerMessage) => {
       const entry = waiting.get(message.id);
       if (entry === undefined) return;
@@ -57,10 +65,12 @@ export function createChunkWorkers({ concurrency }: { concurrency: number }): Ch
   }
 
   function fail(member: Member, cause: unknown): void {
+    member.ended = true;
+    member.cause ??= cause;
     for (const [id, entry] of waiting) {
       if (entry.member !== member) continue;
       waiting.delete(id);
-      entry.reject(new PresyncError('INTERNAL', 'a worker thread ended while it was at work', { cause }));
+      entry.reject(lost(member));
     }
   }
 
@@ -74,6 +84,7 @@ export function createChunkWorkers({ concurrency }: { concurrency: number }): Ch
       member.load += 1;
       const frame = 'frame' in task && ownsItsBuffer(task.frame) ? [task.frame.buffer] : [];
       const answer = new Promise<ChunkAnswers[TaskKind]>((resolve, reject) => {
+        if (member.ended) throw lost(member);
         waiting.set(id, { member, resolve, reject });
         member.worker.postMessage({ id, task }, frame);
       });
@@ -93,4 +104,11 @@ function ownsItsBuffer(bytes: Uint8Array): bytes is Uint8Array<ArrayBuffer> {
     bytes.byteOffset === 0 &&
     bytes.byteLength === bytes.buffer.byteLength
   );
+}
+
+function lost({ cause }: Member): PresyncError {
+  return new PresyncError('INTERNAL', 'a worker thread has ended', {
+    cause,
+    hint: 'look at the memory of the machine, and run it again',
+  });
 }
