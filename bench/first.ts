@@ -33,6 +33,8 @@ export interface FirstOptions {
   trees: readonly TreeKind[];
   arrangements: readonly Arrangement[];
   tools: readonly string[];
+  /** In the order of `STEPS`, of which each needs those before it; `snapshot` and `restore` alone will do. */
+  steps: readonly Step[];
   bytesPerSecond: number;
   firstByteMs: number;
   say(line: string): void;
@@ -173,7 +175,7 @@ async function runTool(
   try {
     const prepare = tool.prepare?.(arrangement);
     if (prepare !== undefined) await run('bash', ['-ec', prepare], context.signal, env);
-    for (const step of STEPS) {
+    for (const step of STEPS.filter((candidate) => context.steps.includes(candidate))) {
       const generation = step === 'snapshot' || step === 'restore' ? trees.first : trees.second;
       const script = scriptOf(tool, step, arrangement);
       const isRestore = step === 'restore' || step === 'restore over';

@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util';
 import { runFirst } from './first.ts';
 import { type Arrangement, COMPETITORS } from './lib/competitors.ts';
 import { renderReport } from './lib/report.ts';
-import type { Results } from './lib/results.ts';
+import { type Results, STEPS, type Step } from './lib/results.ts';
 import type { TreeKind } from './lib/trees.ts';
 
 const USAGE = `usage: npm run bench -- first [options]
@@ -16,6 +16,7 @@ const USAGE = `usage: npm run bench -- first [options]
   --only LIST           tools: presync, tar, rclone, restic (default all)
   --trees LIST          rocksdb, paritydb (default both)
   --arrangements LIST   throttled, loopback, file (default all)
+  --steps LIST          snapshot, restore, snapshot again, restore over (default all)
   --rate MB             MB/s of each connection and direction when throttled (default 90)
   --first-byte MS       milliseconds to the first byte when throttled (default 20)
   --seed N              of the generated trees (default 1)
@@ -37,6 +38,7 @@ async function main(args: string[]): Promise<number> {
       only: { type: 'string', default: 'presync,tar,rclone,restic' },
       trees: { type: 'string', default: 'rocksdb,paritydb' },
       arrangements: { type: 'string', default: 'throttled,loopback,file' },
+      steps: { type: 'string', default: STEPS.join(',') },
       rate: { type: 'string', default: '90' },
       'first-byte': { type: 'string', default: '20' },
       seed: { type: 'string', default: '1' },
@@ -76,6 +78,7 @@ async function main(args: string[]): Promise<number> {
     tools: parseList('only', values.only, ['presync', 'tar', 'rclone', 'restic']).map(
       (tool) => short[tool] ?? tool,
     ),
+    steps: parseList<Step>('steps', values.steps, [...STEPS]),
     say: (line) => process.stderr.write(`${new Date().toISOString().slice(11, 19)} ${line}\n`),
     save,
     signal: stop.signal,
