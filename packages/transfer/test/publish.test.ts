@@ -7,16 +7,14 @@ import { encodeDocument } from '@presync/format/documents';
 import { isPresyncError } from '@presync/runtime/errors';
 import { createFileStore } from '@presync/store/file';
 import type { ObjectStore } from '@presync/store/object-store';
-import { openRepository, readLatest, resolveSnapshot } from '../src/repository.ts';
-import { restoreSnapshot } from '../src/restore.ts';
+import { openRepository, readLatest } from '../src/repository.ts';
 import type { UploadResult } from '../src/snapshot.ts';
 import { verifyRepository } from '../src/verify-repository.ts';
 import {
+  assertRestoresNewest,
   CHANNEL,
   createWorld,
   NEVER,
-  PART,
-  readTree,
   sampleTree,
   scratch,
   type World,
@@ -55,24 +53,6 @@ async function assertSound({ dir, store, world }: Place, except: readonly string
     problems.filter(({ object }) => !except.includes(object)),
     [],
   );
-}
-
-async function restoreNewest({ dir, world }: Place, name: string): Promise<void> {
-  const snapshot = await resolveSnapshot(world.repository, {
-    channel: CHANNEL,
-    snapshot: 'latest',
-    trusted: [world.key],
-    signal: NEVER,
-  });
-  const basePath = join(dir, name);
-  await restoreSnapshot({
-    repository: world.repository,
-    snapshot,
-    basePath,
-    assertFile: () => {},
-    signal: NEVER,
-  });
-  assert.deepEqual(await readTree(join(basePath, PART)), await readTree(world.source));
 }
 
 /** The store, with one method replaced. */
@@ -121,7 +101,7 @@ describe('publishing', () => {
     }
     assert.deepEqual(await readdir(join(storeDir, 'leases'), { recursive: true }).catch(() => []), []);
     await assertSound(here);
-    await restoreNewest(here, 'target');
+    await assertRestoresNewest(here.world, join(here.dir, 'target'));
   });
 
   it('steps over a publisher that was killed between index and manifest', async (t) => {
@@ -137,7 +117,7 @@ describe('publishing', () => {
     const next = await world.snapshot();
     assert.deepEqual([next.manifest.sequence, next.manifest.previous?.sequence, next.promoted], [3, 1, true]);
     await assertSound(here);
-    await restoreNewest(here, 'target');
+    await assertRestoresNewest(here.world, join(here.dir, 'target'));
   });
 
   it('steps over a publisher that was killed between manifest and latest', async (t) => {
@@ -153,7 +133,7 @@ describe('publishing', () => {
     const next = await world.snapshot();
     assert.deepEqual([next.manifest.sequence, next.manifest.previous?.sequence, next.promoted], [3, 1, true]);
     await assertSound(here);
-    await restoreNewest(here, 'target');
+    await assertRestoresNewest(here.world, join(here.dir, 'target'));
   });
 
   it('killed while chunks are put leaves nothing that is named', async (t) => {
@@ -169,7 +149,7 @@ describe('publishing', () => {
     assert.ok(!(await readdir(storeDir)).includes('snapshots'));
     assert.deepEqual(await readdir(world.stateDir), []);
     await world.snapshot();
-    await restoreNewest(here, 'target');
+    await assertRestoresNewest(here.world, join(here.dir, 'target'));
   });
 
   it('goes on after the newest snapshot lost its index, or its index was changed', async (t) => {
@@ -196,7 +176,7 @@ describe('publishing', () => {
       assert.ok(events.includes('snapshot.previous_unusable'));
     }
     await assertSound(here, damaged);
-    await restoreNewest(here, 'target');
+    await assertRestoresNewest(here.world, join(here.dir, 'target'));
   });
 
   it('does not build upon a newest snapshot that another key signed', async (t) => {

@@ -5,13 +5,12 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { createFileStore } from '@presync/store/file';
 import { createMemoryStore } from '@presync/store/memory';
-import { resolveSnapshot } from '../src/repository.ts';
 import { restoreSnapshot } from '../src/restore.ts';
 import { verifySnapshot } from '../src/verify.ts';
 import {
-  CHANNEL,
   createWorld,
   NEVER,
+  newestSnapshot,
   PART,
   readTree,
   sampleTree,
@@ -20,17 +19,8 @@ import {
   writeTree,
 } from './support.ts';
 
-async function newest(world: World) {
-  return resolveSnapshot(world.repository, {
-    channel: CHANNEL,
-    snapshot: 'latest',
-    trusted: [world.key],
-    signal: NEVER,
-  });
-}
-
 async function restore(world: World, basePath: string, existing?: 'reuse' | 'replace') {
-  const snapshot = await newest(world);
+  const snapshot = await newestSnapshot(world);
   return restoreSnapshot({
     repository: world.repository,
     snapshot,

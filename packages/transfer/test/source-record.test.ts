@@ -5,15 +5,11 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { isPresyncError } from '@presync/runtime/errors';
 import { createFileStore } from '@presync/store/file';
-import { resolveSnapshot } from '../src/repository.ts';
-import { restoreSnapshot } from '../src/restore.ts';
 import { readSeen, recordSeen } from '../src/seen.ts';
 import {
+  assertRestoresNewest,
   CHANNEL,
   createWorld,
-  NEVER,
-  PART,
-  readTree,
   sampleTree,
   scratch,
   sourceFiles,
@@ -39,26 +35,10 @@ async function world(
   };
 }
 
-async function assertFaithful(
+const assertFaithful = (
   { world: made, dir }: { world: World; dir: string },
   name = 'target',
-): Promise<void> {
-  const snapshot = await resolveSnapshot(made.repository, {
-    channel: CHANNEL,
-    snapshot: 'latest',
-    trusted: [made.key],
-    signal: NEVER,
-  });
-  const basePath = join(dir, name);
-  await restoreSnapshot({
-    repository: made.repository,
-    snapshot,
-    basePath,
-    assertFile: () => {},
-    signal: NEVER,
-  });
-  assert.deepEqual(await readTree(join(basePath, PART)), await readTree(made.source));
-}
+): Promise<void> => assertRestoresNewest(made, join(dir, name));
 
 /** Other content, with the size and the modification time of before. */
 async function changeQuietly(path: string): Promise<void> {

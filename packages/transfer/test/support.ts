@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -7,7 +8,14 @@ import { readIndex } from '@presync/format/index-file';
 import type { Manifest } from '@presync/format/manifest';
 import { generateKey, type PrivateKey } from '@presync/format/signature';
 import type { ObjectStore } from '@presync/store/object-store';
-import { downloadIndex, openOrCreateRepository, type Repository } from '../src/repository.ts';
+import {
+  downloadIndex,
+  openOrCreateRepository,
+  type Repository,
+  resolveSnapshot,
+  type Snapshot,
+} from '../src/repository.ts';
+import { restoreSnapshot } from '../src/restore.ts';
 import { type UploadOptions, type UploadResult, uploadSnapshot } from '../src/snapshot.ts';
 import type { SourceFile } from '../src/source.ts';
 
@@ -146,4 +154,17 @@ export async function neededChunks(
       needed.add(chunk.sha256);
   }
   return [...needed];
+}
+
+/** The channel's newest snapshot, trusted by the world's own key. */
+export function newestSnapshot({ repository, key }: World): Promise<Snapshot> {
+  return resolveSnapshot(repository, { channel: CHANNEL, snapshot: 'latest', trusted: [key], signal: NEVER });
+}
+
+/** Restores the newest snapshot to a new base path and compares every byte with the source. */
+export async function assertRestoresNewest(world: World, basePath: string): Promise<void> {
+  const { repository, source } = world;
+  const snapshot = await newestSnapshot(world);
+  await restoreSnapshot({ repository, snapshot, basePath, assertFile: () => {}, signal: NEVER });
+  assert.deepEqual(await readTree(join(basePath, PART)), await readTree(source));
 }
