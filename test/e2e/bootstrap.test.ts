@@ -136,6 +136,19 @@ describe('presync bootstrap', () => {
     assert.ok(!second.stderr.includes('restore.done'), 'the database was restored again');
   });
 
+  it(
+    'keeps its own memory settings from the node',
+    needs('Linux', process.platform === 'linux'),
+    async (t) => {
+      const { args } = await createWorld(t);
+      const script =
+        'echo "node: $(printenv GLIBC_TUNABLES || echo none)"; echo "presync: $(tr "\\0" "\\n" < /proc/$PPID/environ | grep ^GLIBC_TUNABLES)"';
+      const { stderr } = await presync([...args, '--', 'sh', '-c', script]);
+      assert.match(stderr, /^node: none$/m);
+      assert.match(stderr, /^presync: GLIBC_TUNABLES=glibc\.malloc\.mmap_threshold=1048576/m);
+    },
+  );
+
   it('fails loudly when the node ends, cannot be started, or does not answer in time', async (t) => {
     const { dir, args } = await createWorld(t);
     const ends = await presync([...args, '--json', '--', 'false']);

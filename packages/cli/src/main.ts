@@ -27,6 +27,12 @@ async function main(
   return runCommand(invocation.command, invocation, { version, signal, settings });
 }
 
+// The C library has read what the launcher set for it; the processes that presync starts are not to have it.
+if (process.env.PRESYNC_TUNED !== undefined) {
+  delete process.env.PRESYNC_TUNED;
+  delete process.env.GLIBC_TUNABLES;
+}
+
 const argv = process.argv.slice(2);
 const ownArgv = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : argv.length);
 

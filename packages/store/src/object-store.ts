@@ -68,6 +68,11 @@ export interface ReadOptions extends CallOptions {
 
 export interface PutOptions extends CallOptions {
   condition?: PutCondition | undefined;
+  /**
+   * SHA-256 of the body in lower-case hexadecimal, when the caller has it: a store that can prove it on arrival does (S3).
+   * A body that then has another digest is a retryable STORE_FAILED, and nothing is changed. Other adapters ignore it.
+   */
+  sha256?: string | undefined;
 }
 
 export type PutCondition = { ifAbsent: true } | { ifVersion: string };

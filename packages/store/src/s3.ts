@@ -176,7 +176,7 @@ export async function createS3Store(options: S3StoreOptions): Promise<ObjectStor
     body: Uint8Array | FileBody,
     options: PutOptions,
   ): Promise<{ version: string }> {
-    const { condition, signal } = options;
+    const { condition, sha256, signal } = options;
     const call = { ...describe('PUT', key, signal), condition };
     const size = bodySize(body);
     if (size > MAX_PUT_BYTES) {
@@ -202,6 +202,18 @@ export async function createS3Store(options: S3StoreOptions): Promise<ObjectStor
           ? { IfNoneMatch: '*' }
           : { IfMatch: condition.ifVersion }),
     });
+    // A digest that is known spares the SDK to hash the body, and has the server check the body against it, over TLS too.
+    if (sha256 !== undefined) {
+      command.middlewareStack.add(
+        (next) => (args) => {
+          const { request } = args;
+          if (typeof request === 'object' && request !== null && 'headers' in request)
+            request.headers = { ...Object(request.headers), 'x-amz-content-sha256': sha256 };
+          return next(args);
+        },
+        { step: 'build', name: 'knownDigest' },
+      );
+    }
     const abortSignal = file === undefined ? call.signal : AbortSignal.any([signal, file.failed]);
     try {
       const answer = await run(call, (s3) => s3.send(command, { abortSignal }));

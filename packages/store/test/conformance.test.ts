@@ -1,7 +1,10 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { isPresyncError } from '@presync/runtime/errors';
 import { storeConformance } from '@presync/store/conformance';
 import { createFileStore } from '@presync/store/file';
 import { createMemoryStore } from '@presync/store/memory';
@@ -61,8 +64,20 @@ describe('the S3 store on versitygw', needs('versitygw', findS3Server() !== unde
     await store?.close();
     await server?.stop();
   });
-  suite(() => {
+  const opened = (): ObjectStore => {
     if (store === undefined) throw new Error('there is no store');
     return store;
+  };
+  suite(opened);
+
+  test('a body that is not what its digest says is refused on arrival', async ({ signal }) => {
+    const body = Buffer.from('the right body');
+    const sha256 = createHash('sha256').update(body).digest('hex');
+    const wrong = opened().put('digest/wrong', Buffer.from('another body'), { sha256, signal });
+    await assert.rejects(wrong, (error) => isPresyncError(error, 'STORE_FAILED') && error.retryable);
+    assert.equal(await opened().stat('digest/wrong', { signal }), undefined);
+    await opened().put('digest/right', body, { sha256, condition: { ifAbsent: true }, signal });
+    const { bytes } = await opened().read('digest/right', { maxBytes: 100, signal });
+    assert.deepEqual(Buffer.from(bytes), body);
   });
 });

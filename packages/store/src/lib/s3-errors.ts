@@ -33,7 +33,7 @@ const FORBIDDEN = new Set([
   'Forbidden',
 ]);
 
-/** Passing troubles, whatever the HTTP status. `RequestTimeout` is a 400: the server waited for our bytes. */
+/** Passing troubles, whatever the HTTP status. `RequestTimeout` is a 400: the server waited for our bytes; of a digest that does not match too. */
 const TRANSIENT = new Set([
   'ConditionalRequestConflict',
   'OperationAborted',
@@ -49,6 +49,8 @@ const TRANSIENT = new Set([
   'RequestLimitExceeded',
   'BandwidthLimitExceeded',
   'TransientError',
+  'BadDigest',
+  'XAmzContentSHA256Mismatch',
 ]);
 
 const STALE_CREDENTIALS = new Set(['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired']);

@@ -26,7 +26,11 @@ export async function putChunk(
   throwIfAborted(signal);
   const storedSize = frame.length;
   try {
-    await store.put(repositoryKeys.chunk(sha256), frame, { condition: { ifAbsent: true }, signal });
+    await store.put(repositoryKeys.chunk(sha256), frame, {
+      condition: { ifAbsent: true },
+      sha256: storedSha256,
+      signal,
+    });
     discard(frame);
     return { stored: { sha256, length, storedSize, storedSha256 }, added: storedSize };
   } catch (error) {

@@ -41,7 +41,8 @@ export async function publish(
   for (let tried = 1; tried <= MAX_SEQUENCE_TRIES; tried++) {
     const sequence = floor + tried;
     const index = { path: indexPath, size: digest.size };
-    if (!(await putIfAbsent(store, repositoryKeys.index(channel, sequence), index, signal))) continue;
+    if (!(await putIfAbsent(store, repositoryKeys.index(channel, sequence), index, digest.sha256, signal)))
+      continue;
     const manifest: Manifest = {
       presync: 'manifest',
       format: { version: 1, minReader: 1, features: [] },
@@ -56,8 +57,10 @@ export async function publish(
       index: digest,
     };
     const bytes = sealEnvelope(encodeManifest(manifest), keys);
-    if (!(await putIfAbsent(store, repositoryKeys.manifest(channel, sequence), bytes, signal))) continue;
-    return { manifest, sha256: await digestOf(bytes), size: bytes.length };
+    const sha256 = await digestOf(bytes);
+    if (!(await putIfAbsent(store, repositoryKeys.manifest(channel, sequence), bytes, sha256, signal)))
+      continue;
+    return { manifest, sha256, size: bytes.length };
   }
   throw new PresyncError(
     'STORE_FAILED',
@@ -72,10 +75,11 @@ async function putIfAbsent(
   store: Repository['store'],
   key: string,
   body: Buffer | { path: string; size: number },
+  sha256: string,
   signal: AbortSignal,
 ): Promise<boolean> {
   try {
-    await store.put(key, body, { condition: { ifAbsent: true }, signal });
+    await store.put(key, body, { condition: { ifAbsent: true }, sha256, signal });
     return true;
   } catch (error) {
     if (isPresyncError(error, 'CONDITION_FAILED')) return false;
