@@ -67,7 +67,8 @@ export function createNativeCodec(place: CodecPlace = 'pool'): Codec {
       let plain: Buffer;
       try {
         plain = await decompress(frame, {
-          chunkSize: Math.max(length, 64),
+          // One byte to spare: an output buffer that is exactly full has zlib allocate another one of its size.
+          chunkSize: Math.max(length + 1, 64),
           maxOutputLength: Math.max(length, 1),
         });
       } catch (error) {
