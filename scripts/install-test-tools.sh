@@ -7,6 +7,8 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 tools="${PRESYNC_TOOL_CACHE:-$root/.cache/tools}"
 shared="${HOME:-/nonexistent}/.cache/presync-tools"
 versitygw_version=v1.8.0
+azurite_version=3.37.0
+fake_gcs_server_version=v1.56.1
 
 missing=()
 need() { # command, package
@@ -19,6 +21,10 @@ need bsdtar libarchive-tools
 need mkfs.xfs xfsprogs
 need mkfs.btrfs btrfs-progs
 need zstd zstd
+need lz4 lz4
+need nginx nginx-light
+need varnishd varnish
+need openssl openssl
 
 if ((${#missing[@]} > 0)); then
   if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null 2>&1; then
@@ -32,21 +38,51 @@ fi
 
 mkdir -p "$tools"
 
+build=''
+trap 'if [[ -n "$build" ]]; then rm -rf "$build"; fi' EXIT
+
 # Copies or builds it under another name first, so that a run that is stopped leaves no half of it.
-if [[ -x "$tools/versitygw" ]]; then
+go_tool() { # name, package, version
+  local name="$1" package="$2" version="$3"
+  if [[ -x "$tools/$name" ]]; then
+    :
+  elif [[ -x "$shared/$name" ]]; then
+    cp "$shared/$name" "$tools/.$name.$$" && mv "$tools/.$name.$$" "$tools/$name"
+  elif command -v go >/dev/null 2>&1; then
+    echo "building $name $version"
+    build="$(mktemp -d)"
+    GOBIN="$build" go install "$package@$version"
+    mv "$build/$name" "$tools/.$name.$$" && mv "$tools/.$name.$$" "$tools/$name"
+    rm -rf "$build"
+    # The next clone on this machine need not build it again.
+    if mkdir -p "$shared" 2>/dev/null && [[ -w "$shared" ]]; then
+      cp "$tools/$name" "$shared/.$name.$$" && mv "$shared/.$name.$$" "$shared/$name"
+    fi
+  else
+    echo "missing, and not to be built without Go: $name" >&2
+  fi
+}
+go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$versitygw_version"
+go_tool fake-gcs-server github.com/fsouza/fake-gcs-server "$fake_gcs_server_version"
+
+# A folder that another run has put there meanwhile stays.
+place() { # from, to
+  if [[ -e "$2" ]]; then rm -rf "$1"; else mv "$1" "$2"; fi
+}
+
+azurite="azurite-$azurite_version"
+if [[ -d "$tools/$azurite" ]]; then
   :
-elif [[ -x "$shared/versitygw" ]]; then
-  cp "$shared/versitygw" "$tools/.versitygw.$$" && mv "$tools/.versitygw.$$" "$tools/versitygw"
-elif command -v go >/dev/null 2>&1; then
-  echo "building versitygw $versitygw_version"
-  build="$(mktemp -d)"
-  trap 'rm -rf "$build"' EXIT
-  GOBIN="$build" go install "github.com/versity/versitygw/cmd/versitygw@$versitygw_version"
-  mv "$build/versitygw" "$tools/.versitygw.$$" && mv "$tools/.versitygw.$$" "$tools/versitygw"
-  # The next clone on this machine need not build it again.
+elif [[ -d "$shared/$azurite" ]]; then
+  cp -R "$shared/$azurite" "$tools/.$azurite.$$" && place "$tools/.$azurite.$$" "$tools/$azurite"
+elif command -v npm >/dev/null 2>&1; then
+  echo "installing $azurite"
+  # In a folder of its own: its some 250 packages are none of the workspace's.
+  npm install --prefix "$tools/.$azurite.$$" --ignore-scripts --no-audit --no-fund --loglevel=error "azurite@$azurite_version"
+  place "$tools/.$azurite.$$" "$tools/$azurite"
   if mkdir -p "$shared" 2>/dev/null && [[ -w "$shared" ]]; then
-    cp "$tools/versitygw" "$shared/.versitygw.$$" && mv "$shared/.versitygw.$$" "$shared/versitygw"
+    cp -R "$tools/$azurite" "$shared/.$azurite.$$" && place "$shared/.$azurite.$$" "$shared/$azurite"
   fi
 else
-  echo "missing, and not to be built without Go: versitygw" >&2
+  echo "missing, and not to be installed without npm: azurite" >&2
 fi
