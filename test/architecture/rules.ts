@@ -38,10 +38,12 @@ const MAY_EXIT = [
   /^scripts\//,
 ];
 
-/** Where the S3 SDK may be named: the adapter and what is its own. */
-const S3_ADAPTER = /^packages\/store\/src\/(?:lib\/)?s3(?:-[a-z]+)*\.ts$/;
-
-const CLOUD_SDK = /^@(?:aws-sdk|smithy|azure|google-cloud)\//;
+/** Which SDK each adapter of packages/store may name: in its own file and in lib/<adapter>-….ts. */
+const ADAPTERS: Readonly<Record<string, RegExp>> = {
+  s3: /^@(?:aws-sdk|smithy)\//,
+  azure: /^@azure\//,
+  gcs: /^@google-cloud\//,
+};
 
 /** The code without comments, in lines that stay where they are. */
 export function withoutComments(text: string): string {
@@ -99,8 +101,10 @@ export function breaches(source: Source, declared: ReadonlySet<string>): string[
         found.push(`${path}: ${specifier} is no public entry point`);
       }
     }
-    if (CLOUD_SDK.test(specifier)) {
-      if (!S3_ADAPTER.test(path)) found.push(`${path}: ${specifier} belongs in its store's adapter only`);
+    const adapter = Object.keys(ADAPTERS).find((key) => ADAPTERS[key]?.test(specifier));
+    if (adapter !== undefined) {
+      if (!new RegExp(`^packages/store/src/(?:lib/)?${adapter}(?:-[a-z]+)*\\.ts$`).test(path))
+        found.push(`${path}: ${specifier} belongs in its store's adapter only`);
       else if (form === 'static') found.push(`${path}: ${specifier} must be loaded by import()`);
     }
     if (specifier.startsWith('@polkadot/')) {

@@ -1,49 +1,29 @@
 /** The agent with the real node: restore, start, wait until it is right, report, look after it; and the ways in which it is not right. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { needs } from '../support/needs.ts';
 import { freePort } from '../support/ports.ts';
-import { presync, presyncOk, startPresync } from '../support/presync.ts';
-import { DEV_GENESIS, devChainSpec, hasNode, nodeExecutable, unpackFixture } from '../support/real-node.ts';
+import { presync, startPresync } from '../support/presync.ts';
+import { devChainSpec, hasNode, nodeExecutable } from '../support/real-node.ts';
+import { createWorld } from '../support/world.ts';
 
-interface World {
+interface AgentWorld {
   dir: string;
   target: string;
   args: string[];
 }
 
 /** A store with a snapshot of the RocksDB fixture, and the arguments of an agent for it. */
-async function createWorld(t: TestContext): Promise<World> {
-  const dir = await mkdtemp(join(tmpdir(), 'presync-bootstrap-'));
-  t.after(() => rm(dir, { recursive: true, force: true }));
-  const base = join(dir, 'source');
-  await unpackFixture('rocksdb', base);
-  const key = join(dir, 'key.pem');
-  await presyncOk(['keys', 'new', '--out', key]);
-  const trust = (await presyncOk(['keys', 'public', key])).stdout.trim();
-  const store = `file://${join(dir, 'store')}`;
-  await presyncOk([
-    ...['snapshot', '--base-path', base, '--store', store, '--pause', 'none', '--genesis', DEV_GENESIS],
-    ...['--sign-key', key, '--state-dir', join(dir, 'state')],
-  ]);
+async function createAgentWorld(t: TestContext): Promise<AgentWorld> {
+  const { dir, store, trust } = await createWorld(t);
   const target = join(dir, 'target');
   const args = [
-    'bootstrap',
-    '--base-path',
-    target,
-    '--store',
-    store,
-    '--trust',
-    trust,
-    '--state-dir',
-    join(dir, 'agent'),
-    '--admin-listen',
-    'none',
+    ...['bootstrap', '--base-path', target, '--store', store, '--trust', trust],
+    ...['--state-dir', join(dir, 'agent'), '--admin-listen', 'none'],
   ];
   return { dir, target, args };
 }
@@ -53,7 +33,7 @@ describe('presync bootstrap', () => {
     'brings a real node up, reports, and stops it when it is stopped',
     needs('a node executable', hasNode()),
     async (t) => {
-      const { dir, target, args } = await createWorld(t);
+      const { dir, target, args } = await createAgentWorld(t);
       const [rpcPort, p2pPort, adminPort] = [await freePort(), await freePort(), await freePort()];
       const report = join(dir, 'report.json');
       const agent = startPresync([
@@ -120,7 +100,7 @@ describe('presync bootstrap', () => {
   );
 
   it('keeps a whole database, and downloads nothing again', async (t) => {
-    const { dir, args } = await createWorld(t);
+    const { dir, args } = await createAgentWorld(t);
     await presync([
       ...args,
       '--report',
@@ -140,7 +120,7 @@ describe('presync bootstrap', () => {
     'keeps its own memory settings from the node',
     needs('Linux', process.platform === 'linux'),
     async (t) => {
-      const { args } = await createWorld(t);
+      const { args } = await createAgentWorld(t);
       const script =
         'echo "node: $(printenv GLIBC_TUNABLES || echo none)"; echo "presync: $(tr "\\0" "\\n" < /proc/$PPID/environ | grep ^GLIBC_TUNABLES)"';
       const { stderr } = await presync([...args, '--', 'sh', '-c', script]);
@@ -150,7 +130,7 @@ describe('presync bootstrap', () => {
   );
 
   it('fails loudly when the node ends, cannot be started, or does not answer in time', async (t) => {
-    const { dir, args } = await createWorld(t);
+    const { dir, args } = await createAgentWorld(t);
     const ends = await presync([...args, '--json', '--', 'false']);
     assert.equal(ends.code, 8);
     assert.match(ends.stdout, /NODE_START_FAILED/);

@@ -3,7 +3,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { join, resolve } from 'node:path';
 
 const ROOT = resolve(import.meta.dirname, '../..');
-const COMMAND = join(ROOT, 'packages/cli/bin/presync.mjs');
+/** The launcher, for node. */
+export const COMMAND = join(ROOT, 'packages/cli/bin/presync.mjs');
 
 export interface PresyncOutcome {
   /** Exit code; null when a signal ended it. */

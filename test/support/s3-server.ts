@@ -1,16 +1,13 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
-import { freePort } from './ports.ts';
+import { freePort, stopChild, waitForPort } from './ports.ts';
 
 const BINARY = 'versitygw';
 const ACCESS = 'presync-test-access';
 const SECRET = 'presync-test-secret';
-const START_MS = 60_000;
 
 /** The versitygw executable: `PRESYNC_VERSITYGW`, the PATH, or the repository's `.cache/tools`. Undefined without one. */
 export function findS3Server(): string | undefined {
@@ -49,16 +46,12 @@ export async function startS3Server(options: { bucket?: string | undefined } = {
     env: { PATH: process.env.PATH ?? '', HOME: root, ROOT_ACCESS_KEY: ACCESS, ROOT_SECRET_KEY: SECRET },
     stdio: ['ignore', 'ignore', 'pipe'],
   });
-  let said = '';
-  child.stderr?.on('data', (text: Buffer) => {
-    said = (said + text.toString()).slice(-4000);
-  });
   const stop = async (): Promise<void> => {
-    await ended(child);
+    await stopChild(child);
     await rm(root, { recursive: true, force: true });
   };
   try {
-    await reachable(child, port, () => said);
+    await waitForPort(child, port, BINARY);
   } catch (error) {
     await stop();
     throw error;
@@ -72,26 +65,4 @@ export async function startS3Server(options: { bucket?: string | undefined } = {
     dir,
     stop,
   };
-}
-
-async function reachable(child: ChildProcess, port: number, said: () => string): Promise<void> {
-  for (const until = Date.now() + START_MS; Date.now() < until; ) {
-    if (child.exitCode !== null) throw new Error(`${BINARY} ended with ${child.exitCode}: ${said()}`);
-    const open = await new Promise<boolean>((resolve) => {
-      const socket = connect(port, '127.0.0.1', () => resolve(true)).on('error', () => resolve(false));
-      socket.on('connect', () => socket.destroy());
-    });
-    if (open) return;
-    await delay(50);
-  }
-  throw new Error(`${BINARY} did not listen within ${START_MS / 1000} s: ${said()}`);
-}
-
-async function ended(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const gone = new Promise((resolve) => child.once('exit', resolve));
-  child.kill('SIGTERM');
-  const timer = setTimeout(() => child.kill('SIGKILL'), 10_000);
-  await gone;
-  clearTimeout(timer);
 }

@@ -1,4 +1,5 @@
 /** What stands in a folder: for tests that must show that nothing changed. */
+import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { lstat, readdir, readlink } from 'node:fs/promises';
@@ -40,6 +41,16 @@ export async function digestFiles(
   for (const name of (await readdir(dir)).sort())
     if (keep(name)) digests[name] = await sha256Of(join(dir, name));
   return digests;
+}
+
+/** Fails unless both folders hold the same database, byte for byte; what belongs to no snapshot (locks, logs) does not count. */
+export async function assertSameDatabase(expected: string, actual: string): Promise<void> {
+  const keep = (name: string): boolean => !/^(?:LOCK|lock|stats\.txt)$|^LOG/.test(name);
+  const [left, right] = [await digestFiles(expected, keep), await digestFiles(actual)];
+  const differing = [...new Set([...Object.keys(left), ...Object.keys(right)])].filter(
+    (name) => left[name] !== right[name],
+  );
+  assert.deepEqual(differing, [], `${actual} is not ${expected}`);
 }
 
 async function sha256Of(path: string): Promise<string> {

@@ -1,33 +1,53 @@
 import { readTrustedKey } from '@presync/format/key-files';
 import type { PublicKey } from '@presync/format/signature';
+import type { Backend } from '@presync/node/layout';
 import type { CommandConfig } from '@presync/runtime/commands';
 import { PresyncError } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
 import type { Metrics } from '@presync/runtime/metrics';
 import type { ProgressSink } from '@presync/runtime/progress';
-import { composeStore } from '@presync/store/compose';
+import { type AccessConfig, readStoreAccess } from '@presync/store/access';
+import { composeSources } from '@presync/store/compose';
+import type { FindSnapshotOptions } from './find-snapshot.ts';
 import type { RestoreDatabaseOptions } from './restore-database.ts';
 
 export interface ComposeParts {
   log: Logger;
-  progress: ProgressSink;
   metrics?: Metrics | undefined;
   signal: AbortSignal;
 }
 
-/** The options that restore and bootstrap share. */
-export type RestoreConfig = Omit<CommandConfig<'restore'>, 'yes'>;
+/** The options of every command that gets a snapshot. */
+type FindConfig = Pick<
+  CommandConfig<'export'>,
+  | keyof AccessConfig
+  | 'store'
+  | 'source'
+  | 'concurrency'
+  | 'channel'
+  | 'snapshot'
+  | 'trust'
+  | 'insecureNoVerify'
+  | 'genesis'
+  | 'stateDir'
+> & { maxAge?: number | undefined; chain?: string | undefined; backend?: Backend | undefined };
 
-/** Puts the restore's parts together from configuration. The caller closes the store. */
-export async function composeRestore(
-  config: RestoreConfig,
-  parts: ComposeParts,
-): Promise<RestoreDatabaseOptions> {
+/** Puts together from configuration where a snapshot comes from and which one it may be. The caller closes the sources. */
+export async function composeFind(config: FindConfig, parts: ComposeParts): Promise<FindSnapshotOptions> {
   const trusted = await composeTrust(config, parts.log);
-  const store = await composeStore(config.store, { metrics: parts.metrics?.store, signal: parts.signal });
+  const [first = config.store, ...others] = [...config.source, config.store];
+  const from = await composeSources([first, ...others], {
+    metrics: parts.metrics?.store,
+    access: await readStoreAccess(config),
+    concurrency: config.concurrency,
+    onEvent: ({ kind, location, key, reason }) => {
+      const level = kind === 'dropped' ? 'warn' : 'debug';
+      parts.log[level](`source.${kind}`, `${location}: ${reason}`, { source: location, key });
+    },
+    signal: parts.signal,
+  });
   return {
-    store,
-    basePath: config.basePath,
+    from,
     channel: config.channel,
     snapshot: config.snapshot,
     trusted,
@@ -35,14 +55,28 @@ export async function composeRestore(
     backend: config.backend,
     genesisHash: config.genesis,
     maxAgeMs: config.maxAge,
+    stateDir: config.stateDir,
+    log: parts.log,
+    signal: parts.signal,
+  };
+}
+
+/** The options that restore and bootstrap share. */
+export type RestoreConfig = Omit<CommandConfig<'restore'>, 'yes'>;
+
+/** Puts the restore's parts together from configuration. The caller closes the sources. */
+export async function composeRestore(
+  config: RestoreConfig,
+  parts: ComposeParts & { progress: ProgressSink },
+): Promise<RestoreDatabaseOptions> {
+  return {
+    ...(await composeFind(config, parts)),
+    basePath: config.basePath,
     existing: config.existing,
     owner: config.owner,
     concurrency: config.concurrency,
-    stateDir: config.stateDir,
     dryRun: config.dryRun,
-    log: parts.log,
     progress: parts.progress,
-    signal: parts.signal,
   };
 }
 

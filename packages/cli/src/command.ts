@@ -24,8 +24,8 @@ export interface CommandContext<C extends CommandName> {
 }
 
 export interface ResultWriter {
-  /** Resolves when the text is on its way, also when nobody reads any more. */
-  write(text: string): Promise<void>;
+  /** Resolves when it is on its way, also when nobody reads any more. */
+  write(text: string | Uint8Array): Promise<void>;
 }
 
 export interface CommandResult {

@@ -66,7 +66,7 @@ function createResultWriter(): ResultWriter {
     write: (text) =>
       new Promise((resolve) => {
         // Who closed the pipe has read enough; the work goes on to its end.
-        if (text === '' || !process.stdout.writable) resolve();
+        if (text.length === 0 || !process.stdout.writable) resolve();
         else process.stdout.write(text, () => resolve());
       }),
   };

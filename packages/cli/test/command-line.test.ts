@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmod, readFile, stat, writeFile } from 'node:fs/promises';
+import { chmod, open, readFile, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -187,10 +187,15 @@ test('every command has a handler, and help that names its options and exit code
   }
 });
 
-test('the programs are not loaded for a command that does not need them', async () => {
-  const traced = await presync(['config', 'schema'], { NODE_DEBUG: 'esm' });
-  assert.equal(traced.code, 0);
+test('the programs are not loaded for a command that does not need them', async (t) => {
+  // Into a file: what the runtime traces to a pipe is lost in part when the process ends before the pipe is read.
+  const path = join(await scratch(t), 'trace');
+  const file = await open(path, 'w');
+  const { code } = await outcomeOf(spawnPresync(['config', 'schema'], { NODE_DEBUG: 'esm' }, file.fd));
+  await file.close();
+  assert.equal(code, 0);
+  const trace = await readFile(path, 'utf8');
   // It tells what is loaded; without this line the next one could not fail.
-  assert.match(traced.stderr, /packages\/runtime\/src\/reference\.ts/);
-  assert.doesNotMatch(traced.stderr, /@aws-sdk|fastify|prom-client|packages\/transfer/);
+  assert.match(trace, /packages\/runtime\/src\/reference\.ts/);
+  assert.doesNotMatch(trace, /@aws-sdk|fastify|prom-client|packages\/transfer/);
 });

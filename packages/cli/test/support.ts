@@ -20,10 +20,14 @@ function cleanEnvironment(more: Record<string, string> = {}): Record<string, str
   return { ...Object.fromEntries(kept), ...more };
 }
 
-/** Starts the command that people run. */
-export function spawnPresync(args: readonly string[], env: Record<string, string> = {}): ChildProcess {
+/** Starts the command that people run. Its standard error goes to a pipe, or to an open file. */
+export function spawnPresync(
+  args: readonly string[],
+  env: Record<string, string> = {},
+  stderr: 'pipe' | number = 'pipe',
+): ChildProcess {
   return spawn(process.execPath, [LAUNCHER, ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', stderr],
     env: cleanEnvironment(env),
   });
 }

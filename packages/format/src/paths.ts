@@ -46,3 +46,8 @@ export const repositoryKeys = {
   channels: 'channels/',
   lease: (kind: string, id: string): string => `leases/${kind}/${id}.json`,
 } as const;
+
+/** True for a key whose object is never replaced by something else: a chunk's key names its content. */
+export function isContentKey(key: string): boolean {
+  return key.startsWith('chunks/');
+}

@@ -12,7 +12,8 @@ export interface CommandDefinition {
 }
 
 const COMMON = ['config', 'json', 'quiet', 'verbose'] as const;
-const REPOSITORY = ['store', 'channel', 'concurrency'] as const;
+const STORE = ['store', 'storeAuth', 'storeCa', 'storeCert', 'storeCertKey', 'bandwidth'] as const;
+const REPOSITORY = [...STORE, 'channel', 'concurrency'] as const;
 const TRUST = ['trust', 'insecureNoVerify', 'genesis'] as const;
 const DATABASE = ['basePath', 'chain', 'backend', 'stateDir'] as const;
 
@@ -41,6 +42,7 @@ const TAKE = [
 const RESTORE = [
   ...DATABASE,
   ...REPOSITORY,
+  'source',
   ...TRUST,
   'snapshot',
   'maxAge',
@@ -96,16 +98,40 @@ export const COMMANDS = {
     ],
     exits: [4, 5, 6, 7, 8, 9],
   },
+  export: {
+    summary: 'Write a snapshot as one .tar.zst, for people who have no presync',
+    options: [...REPOSITORY, 'source', ...TRUST, 'snapshot', 'stateDir', 'out', ...COMMON],
+    required: ['store', 'out'],
+    arguments: [],
+    exits: [4, 5, 6, 7],
+  },
+  serve: {
+    summary: 'Offer a repository to other machines: a peer that they can restore from',
+    options: [
+      ...STORE,
+      'listen',
+      'serveToken',
+      'serveCert',
+      'serveCertKey',
+      'serveClientCa',
+      'serveAnswers',
+      'adminListen',
+      ...COMMON,
+    ],
+    required: ['store'],
+    arguments: [],
+    exits: [4, 5, 7],
+  },
   list: {
     summary: 'List the channels and snapshots of a repository',
-    options: ['store', 'channel', ...COMMON],
+    options: [...STORE, 'channel', ...COMMON],
     required: ['store'],
     arguments: [],
     exits: [4, 5, 7],
   },
   show: {
     summary: 'Show one snapshot and who signed it',
-    options: ['store', 'channel', ...TRUST, 'snapshot', 'stateDir', ...COMMON],
+    options: [...STORE, 'channel', ...TRUST, 'snapshot', 'stateDir', ...COMMON],
     required: ['store'],
     arguments: [],
     exits: [4, 5, 7],
@@ -135,7 +161,7 @@ export const COMMANDS = {
     summary: 'Check this machine, the node and the store, and say what to do',
     options: [
       ...DATABASE,
-      'store',
+      ...STORE,
       'channel',
       'pause',
       'pid',

@@ -130,6 +130,20 @@ export function createMetrics(register: Registry) {
         registers,
       }),
     },
+    serve: {
+      seconds: new Histogram({
+        name: 'presync_serve_answer_seconds',
+        help: 'Time of answers to other machines, by HTTP status.',
+        labelNames: ['status'] as const,
+        buckets: STORE_BUCKETS,
+        registers,
+      }),
+      bytes: new Counter({
+        name: 'presync_serve_sent_bytes_total',
+        help: 'Bytes of objects that were sent to other machines.',
+        registers,
+      }),
+    },
     bootstrap: {
       ready: new Gauge({
         name: 'presync_bootstrap_ready',

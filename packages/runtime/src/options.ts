@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import {
   argv,
   blockHash,
+  bytes,
   choice,
   duration,
   flag,
@@ -66,6 +67,34 @@ export const OPTIONS = {
     kind: text('URL', 'a store URL, such as s3://bucket/prefix?region=eu-central-1 or file:///srv/presync'),
     description: 'The object store that holds the repository. Credentials never belong in the URL.',
     environment: 'PRESYNC_STORE_URL',
+  },
+  source: {
+    kind: list(text('URL', 'a store URL, such as https://cdn.example/presync or peer+http://10.0.0.5:9617')),
+    description:
+      'Another place that holds the same repository, as a CDN or a peer. Asked before --store, in the order given. Repeatable.',
+    default: [],
+  },
+  storeAuth: {
+    kind: text('FILE', 'the path of a file'),
+    description:
+      'Credentials of web servers and peers, one a line: ORIGIN bearer TOKEN, or ORIGIN basic USER:PASSWORD. Clouds have their own chain.',
+    secret: true,
+  },
+  storeCa: {
+    kind: text('FILE', 'the path of a file'),
+    description: "PEM file of authorities that are trusted for stores besides the system's.",
+  },
+  storeCert: {
+    kind: text('FILE', 'the path of a file'),
+    description: 'PEM file of the client certificate for web servers and peers that want one.',
+  },
+  storeCertKey: {
+    kind: text('FILE', 'the path of a file'),
+    description: 'PEM file of its private key.',
+  },
+  bandwidth: {
+    kind: bytes('64KiB', '1TiB'),
+    description: 'Bytes a second that are moved to and from stores at most, on average.',
   },
   channel: {
     kind: pattern(
@@ -174,6 +203,33 @@ export const OPTIONS = {
     description: 'Where /healthz, /readyz and /metrics are served; none for nowhere.',
     default: '127.0.0.1:9616',
   },
+  listen: {
+    kind: listenAddress(),
+    description: 'Where the repository is offered to other machines.',
+    default: '127.0.0.1:9617',
+  },
+  serveToken: {
+    kind: text('FILE', 'the path of a file'),
+    description: 'File with the bearer token that clients must send; theirs stands in --store-auth.',
+    secret: true,
+  },
+  serveCert: {
+    kind: text('FILE', 'the path of a file'),
+    description: 'PEM file with the certificate of this server, and those of its authorities.',
+  },
+  serveCertKey: {
+    kind: text('FILE', 'the path of a file'),
+    description: 'PEM file with its private key.',
+  },
+  serveClientCa: {
+    kind: text('FILE', 'the path of a file'),
+    description: 'PEM file of authorities: only clients with a certificate of one of them are let in.',
+  },
+  serveAnswers: {
+    kind: integer('N', 1, 4096, 'answers'),
+    description: 'Answers that are given at a time; further clients are told to come again.',
+    default: 64,
+  },
   minPeers: {
     kind: integer('N', 0, 10_000, 'peers'),
     description: 'The node must have at least this many peers.',
@@ -240,7 +296,8 @@ export const OPTIONS = {
   },
   out: {
     kind: text('FILE', 'the path of a file'),
-    description: 'File that the private key is written to. It must not exist.',
+    description:
+      'File that the private key, or the archive, is written to. It must not exist. An archive goes to stdout with -.',
     inFile: false,
   },
   dryRun: {

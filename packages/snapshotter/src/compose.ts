@@ -4,6 +4,7 @@ import { PresyncError } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
 import type { Metrics } from '@presync/runtime/metrics';
 import type { ProgressSink } from '@presync/runtime/progress';
+import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import type { TakeSnapshotOptions } from './take-snapshot.ts';
 
@@ -34,7 +35,11 @@ export async function composeTakeSnapshot(
   const keys = await Promise.all(config.signKey.map(readSigningKey));
   if (keys.length === 0)
     parts.log.warn('snapshot.unsigned', 'INSECURE: snapshots are published without a signature');
-  const store = await composeStore(config.store, { metrics: parts.metrics?.store, signal: parts.signal });
+  const store = await composeStore(config.store, {
+    metrics: parts.metrics?.store,
+    access: await readStoreAccess(config),
+    signal: parts.signal,
+  });
   return {
     store,
     basePath: config.basePath,

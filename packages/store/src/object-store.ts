@@ -73,6 +73,8 @@ export interface PutOptions extends CallOptions {
    * A body that then has another digest is a retryable STORE_FAILED, and nothing is changed. Other adapters ignore it.
    */
   sha256?: string | undefined;
+  /** True for an object that is never replaced: caches in front of a bucket may keep it, others they must ask for again. Default false. */
+  immutable?: boolean | undefined;
 }
 
 export type PutCondition = { ifAbsent: true } | { ifVersion: string };

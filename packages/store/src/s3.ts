@@ -1,10 +1,13 @@
 import { stat as fileStat } from 'node:fs/promises';
-import type { GetObjectCommandOutput, S3Client } from '@aws-sdk/client-s3';
+import type { S3Client } from '@aws-sdk/client-s3';
 import { ioError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { cacheControl } from './cache-control.ts';
 import { assertKey, assertPrefix, isKey } from './keys.ts';
 import { unlessAborted } from './lib/abort.ts';
+import { announced } from './lib/announced.ts';
+import { malformed } from './lib/answer-errors.ts';
+import { fileStream, isByteStream, receive } from './lib/body.ts';
 import { assertRange, assertWithin, bodyChanged, bodySize, isFileBody, notFound } from './lib/calls.ts';
-import { fileStream, isByteStream, receive } from './lib/s3-body.ts';
 import { isAboutObject, isStaleCredentials, type S3Call, s3Error } from './lib/s3-errors.ts';
 import type {
   FileBody,
@@ -157,7 +160,15 @@ export async function createS3Store(options: S3StoreOptions): Promise<ObjectStor
         const answer = await s3.send(new sdk.GetObjectCommand({ Bucket: bucket, Key: root + key, Range }), {
           abortSignal,
         });
-        const { length, size } = announced(call, answer, range);
+        const { length, size } = announced(
+          call,
+          {
+            status: answer.$metadata.httpStatusCode,
+            contentLength: answer.ContentLength,
+            contentRange: answer.ContentRange,
+          },
+          range,
+        );
         assertWithin(key, length, maxBytes);
         const version = versionOf(call, answer.ETag);
         if (!isByteStream(answer.Body)) throw malformed(call, 'no body');
@@ -176,7 +187,7 @@ export async function createS3Store(options: S3StoreOptions): Promise<ObjectStor
     body: Uint8Array | FileBody,
     options: PutOptions,
   ): Promise<{ version: string }> {
-    const { condition, sha256, signal } = options;
+    const { condition, sha256, immutable = false, signal } = options;
     const call = { ...describe('PUT', key, signal), condition };
     const size = bodySize(body);
     if (size > MAX_PUT_BYTES) {
@@ -196,6 +207,7 @@ export async function createS3Store(options: S3StoreOptions): Promise<ObjectStor
       Key: root + key,
       Body,
       ContentLength: size,
+      CacheControl: cacheControl(immutable),
       ...(condition === undefined
         ? {}
         : 'ifAbsent' in condition
@@ -325,37 +337,6 @@ async function assertRegion(client: S3Client): Promise<void> {
   }
 }
 
-/** What the headers of a GET say that will come; the answer must be the range that was asked. */
-function announced(
-  call: S3Call,
-  answer: GetObjectCommandOutput,
-  range: ReadOptions['range'],
-): { length: number; size: number } {
-  const length = answer.ContentLength;
-  if (length === undefined) throw malformed(call, 'no Content-Length');
-  if (answer.$metadata.httpStatusCode !== 206) {
-    const whole = range === undefined || (range.offset === 0 && range.length >= length);
-    if (!whole) throw malformed(call, 'the whole object where a range was asked');
-    return { length, size: length };
-  }
-  const parts = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(answer.ContentRange ?? '');
-  const [start, end, size] = (parts ?? []).slice(1).map(Number);
-  if (range === undefined || start === undefined || end === undefined || size === undefined) {
-    throw malformed(
-      call,
-      `a part of the object (${answer.ContentRange ?? 'no Content-Range'}) that was not asked for`,
-    );
-  }
-  const expectedEnd = Math.min(range.offset + range.length, size) - 1;
-  if (start !== range.offset || end !== expectedEnd || length !== end - start + 1) {
-    throw malformed(
-      call,
-      `${answer.ContentRange} (${length} bytes) where ${range.offset}+${range.length} was asked`,
-    );
-  }
-  return { length, size };
-}
-
 function isBeyondEnd(error: unknown): boolean {
   return error instanceof PresyncError && error.cause instanceof Error && error.cause.name === 'InvalidRange';
 }
@@ -363,18 +344,6 @@ function isBeyondEnd(error: unknown): boolean {
 function versionOf(call: S3Call, etag: string | undefined): string {
   if (etag === undefined || etag === '') throw malformed(call, 'no ETag');
   return etag;
-}
-
-/** An answer that S3 does not give: a proxy, a cache or a server that is not quite one. It may be another one next time. */
-function malformed(call: S3Call, what: string): PresyncError {
-  return new PresyncError(
-    'STORE_FAILED',
-    `${call.location} answered ${call.action} ${call.key || '/'} with ${what}`,
-    {
-      retryable: true,
-      hint: 'if it goes on, look for a cache or proxy in between, and at whether the endpoint is an S3 API',
-    },
-  );
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -14,6 +14,8 @@ import { proveConditionalWrites } from '@presync/store/probe';
 import { withLimit } from '@presync/store/with-limit';
 import { withMetrics } from '@presync/store/with-metrics';
 import { withRetry } from '@presync/store/with-retry';
+import { type AzureServer, findAzureServer, startAzureServer } from '../../../test/support/azure-server.ts';
+import { findGcsServer, type GcsServer, startGcsServer } from '../../../test/support/gcs-server.ts';
 import { needs } from '../../../test/support/needs.ts';
 import { findS3Server, type S3Server, startS3Server } from '../../../test/support/s3-server.ts';
 
@@ -79,5 +81,44 @@ describe('the S3 store on versitygw', needs('versitygw', findS3Server() !== unde
     await opened().put('digest/right', body, { sha256, condition: { ifAbsent: true }, signal });
     const { bytes } = await opened().read('digest/right', { maxBytes: 100, signal });
     assert.deepEqual(Buffer.from(bytes), body);
+  });
+});
+
+describe('the Azure store on azurite', needs('azurite', findAzureServer() !== undefined), () => {
+  let server: AzureServer | undefined;
+  let store: ObjectStore | undefined;
+  before(async () => {
+    server = await startAzureServer();
+    Object.assign(process.env, server.env);
+    store = await openStore(server.url.replace('?', '/some/prefix?'), {
+      signal: AbortSignal.timeout(60_000),
+    });
+  });
+  after(async () => {
+    await store?.close();
+    await server?.stop();
+  });
+  suite(() => {
+    if (store === undefined) throw new Error('there is no store');
+    return store;
+  });
+});
+
+describe('the GCS store on fake-gcs-server', needs('fake-gcs-server', findGcsServer() !== undefined), () => {
+  let server: GcsServer | undefined;
+  let store: ObjectStore | undefined;
+  before(async () => {
+    server = await startGcsServer();
+    store = await openStore(server.url.replace('?', '/some/prefix?'), {
+      signal: AbortSignal.timeout(60_000),
+    });
+  });
+  after(async () => {
+    await store?.close();
+    await server?.stop();
+  });
+  suite(() => {
+    if (store === undefined) throw new Error('there is no store');
+    return store;
   });
 });

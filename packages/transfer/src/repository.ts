@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { open } from 'node:fs/promises';
+import { open, rm } from 'node:fs/promises';
 import { createSha256, sha256 as digestOf } from '@presync/format/digest';
 import {
   encodeDocument,
@@ -12,12 +12,17 @@ import { MAX_DOCUMENT_SIZE } from '@presync/format/limits';
 import { checkManifest, type Manifest, parseManifest } from '@presync/format/manifest';
 import { isChannel, repositoryKeys } from '@presync/format/paths';
 import { openEnvelope, type PublicKey } from '@presync/format/signature';
-import { isPresyncError, PresyncError } from '@presync/runtime/errors';
+import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { ObjectStore } from '@presync/store/object-store';
+import { createSources, type Sources } from '@presync/store/sources';
 
 /** An opened repository. */
 export interface Repository {
   readonly store: ObjectStore;
+  /** Where chunks are read from: the store, and whatever else has the same objects. */
+  readonly sources: Sources;
+  /** Stores with the same objects, to turn to when the index that the store gives is none. */
+  readonly mirrors: readonly ObjectStore[];
   readonly id: string;
   /** SHA-256 of `presync.json`. */
   readonly sha256: string;
@@ -28,10 +33,17 @@ export interface Repository {
 /** 4 MiB: see `docs/decisions` for the measurement. */
 export const DEFAULT_CHUNK_SIZE = 4 * 1024 * 1024;
 
+export interface OpenRepositoryOptions {
+  /** Default: the store alone, which is taken to ask again by itself (`withRetry`). */
+  sources?: Sources | undefined;
+  mirrors?: readonly ObjectStore[] | undefined;
+  signal: AbortSignal;
+}
+
 /** Opens the repository at a store. REPOSITORY_NOT_FOUND when there is none. */
 export async function openRepository(
   store: ObjectStore,
-  { signal }: { signal: AbortSignal },
+  { sources = createSources({ stores: [store], rounds: 1 }), mirrors = [], signal }: OpenRepositoryOptions,
 ): Promise<Repository> {
   const key = repositoryKeys.repository;
   const bytes = await readIfPresent(store, key, signal);
@@ -45,7 +57,14 @@ export async function openRepository(
     );
   }
   const document = parseRepository(bytes, `${key} at ${store.location}`);
-  return { store, id: document.id, sha256: await digestOf(bytes), chunkSize: document.chunkSize };
+  return {
+    store,
+    sources,
+    mirrors,
+    id: document.id,
+    sha256: await digestOf(bytes),
+    chunkSize: document.chunkSize,
+  };
 }
 
 /**
@@ -261,10 +280,31 @@ const INDEX_RANGE = 8 * 1024 * 1024;
 
 /** Copies a snapshot's index into a new file, and proves that it is the one that the manifest names (INDEX_CORRUPT). */
 export async function downloadIndex(
-  { store }: Repository,
+  { store, mirrors }: Repository,
   manifest: Manifest,
   path: string,
   { signal }: { signal: AbortSignal },
+): Promise<void> {
+  const failures: unknown[] = [];
+  for (const place of [store, ...mirrors]) {
+    try {
+      await downloadFrom(place, manifest, path, signal);
+      return;
+    } catch (error) {
+      await rm(path, { force: true });
+      throwIfAborted(signal);
+      if (!isPresyncError(error) || (error.exitCode !== 4 && error.exitCode !== 7)) throw error;
+      failures.push(error);
+    }
+  }
+  throw failures[0];
+}
+
+async function downloadFrom(
+  store: ObjectStore,
+  manifest: Manifest,
+  path: string,
+  signal: AbortSignal,
 ): Promise<void> {
   const key = repositoryKeys.index(manifest.channel, manifest.sequence);
   const corrupt = (why: string, cause?: unknown): PresyncError =>

@@ -1,4 +1,4 @@
-import { chmod, chown, open, rm, statfs } from 'node:fs/promises';
+import { open, rm, statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { zeroDigest } from '@presync/format/digest';
 import type { IndexedChunk, IndexedFile } from '@presync/format/index-file';
@@ -11,13 +11,12 @@ import { shapeOf } from './lib/chunk-shape.ts';
 import type { ChunkShape } from './lib/chunk-tasks.ts';
 import { type ChunkWorkers, createChunkWorkers } from './lib/chunk-workers.ts';
 import { boundedConcurrency, forEachConcurrent } from './lib/concurrency.ts';
-import { syncDirectory } from './lib/durable.ts';
 import { type Journal, openJournal } from './lib/journal.ts';
 import { chunksOf } from './lib/local-index.ts';
 import {
+  assertNothingThere,
   clearWork,
   createStagedFile,
-  holdsAnything,
   openStage,
   type PartPaths,
   partPaths,
@@ -97,14 +96,12 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<RestoreR
       result.wasSealed = true;
     } else {
       for (const part of parts) await undoHalfSwap(part);
-      await assertReplaceable(parts, options.existing ?? 'refuse');
+      if ((options.existing ?? 'refuse') === 'refuse')
+        for (const part of parts) await assertNothingThere(part);
       await preflight(options, parts, first);
       const names = await fetchAll(options, parts, first, state?.manifest === snapshot.sha256, result);
       for (const part of parts) {
-        await sealStage(part, names.get(part.part) ?? new Set());
-        await setOwner(part.stage, options.owner);
-        await chmod(part.stage, 0o755);
-        await syncDirectory(part.stage);
+        await sealStage(part, names.get(part.part) ?? new Set(), options.owner);
       }
       await writeState(first, { ...stateOf(snapshot), phase: 'sealed' });
     }
@@ -121,16 +118,6 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<RestoreR
 
 function stateOf({ manifest, sha256 }: Snapshot): { channel: string; sequence: number; manifest: string } {
   return { channel: manifest.channel, sequence: manifest.sequence, manifest: sha256 };
-}
-
-async function assertReplaceable(parts: PartPaths[], existing: ExistingPolicy): Promise<void> {
-  if (existing !== 'refuse') return;
-  for (const { target } of parts) {
-    if (!(await holdsAnything(target))) continue;
-    throw new PresyncError('TARGET_NOT_EMPTY', `${target} already holds a database`, {
-      hint: 'use --existing reuse to bring it up to the snapshot, --existing replace to put the snapshot in its place, or another base path',
-    });
-  }
 }
 
 /**
@@ -173,10 +160,6 @@ function partOf(parts: PartPaths[], file: IndexedFile): PartPaths {
   throw new PresyncError('PATH_UNSAFE', `${file.path} lies in none of the snapshot's parts`, {
     hint: 'do not use this snapshot',
   });
-}
-
-async function setOwner(path: string, owner: RestoreOptions['owner']): Promise<void> {
-  if (owner !== undefined) await chown(path, owner.uid, owner.gid);
 }
 
 async function assertRoom(parts: PartPaths[], first: PartPaths, { manifest }: Snapshot): Promise<void> {
@@ -327,7 +310,7 @@ function stagedShape(context: FetchContext, chunk: IndexedChunk): ChunkShape {
 /** Brings a chunk into place: from nowhere when it is zero, from the old database when that has it, from the store otherwise. */
 async function fillChunk(context: FetchContext, chunk: IndexedChunk, signal: AbortSignal): Promise<void> {
   const { options, seeds, result, workers } = context;
-  const { chunkSize, store } = options.repository;
+  const { chunkSize, sources } = options.repository;
   const to = stagedShape(context, chunk);
   const [only] = chunk.segments;
   const zero =
@@ -349,7 +332,7 @@ async function fillChunk(context: FetchContext, chunk: IndexedChunk, signal: Abo
       return;
     }
   }
-  await getChunk(store, workers, chunk, { files: describeChunk(chunk), shape: to, write: true, signal });
+  await getChunk(sources, workers, chunk, { files: describeChunk(chunk), shape: to, use: 'write', signal });
   result.fetchedChunks += 1;
   result.fetchedBytes += chunk.storedSize;
 }

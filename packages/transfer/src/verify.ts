@@ -90,10 +90,10 @@ async function verifyChunks(
   const verifying = forEachConcurrent(chunks, { concurrency, signal }, async (chunk, abort) => {
     try {
       const shape = shapeOf(chunk, (file) => ({ path: file.path }));
-      await getChunk(repository.store, workers, chunk, {
+      await getChunk(repository.sources, workers, chunk, {
         files: describeChunk(chunk),
         shape,
-        write: false,
+        use: 'check',
         signal: abort,
       });
       assertArchiveEnd(chunk);

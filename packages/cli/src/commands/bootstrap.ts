@@ -79,6 +79,6 @@ export const bootstrap: CommandHandler<'bootstrap'> = async ({
     throw error;
   } finally {
     await admin?.close();
-    await options.store.close();
+    await options.from.close();
   }
 };

@@ -6,6 +6,7 @@ import { databaseHolder } from '@presync/node/locks';
 import { connectNode } from '@presync/node/rpc';
 import { isPresyncError, messageOf } from '@presync/runtime/errors';
 import { formatBytes } from '@presync/runtime/units';
+import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import { proveConditionalWrites } from '@presync/store/probe';
 import { openRepository } from '@presync/transfer/repository';
@@ -121,7 +122,7 @@ async function examineNode(url: string, { config, signal }: CommandContext<'doct
 }
 
 async function examineStore(url: string, { config, signal }: CommandContext<'doctor'>): Promise<string> {
-  const store = await composeStore(url, { signal });
+  const store = await composeStore(url, { access: await readStoreAccess(config), signal });
   try {
     // Only a source node writes; an agent's identity may well be read-only.
     if (config.signKey.length > 0) await proveConditionalWrites(store, { signal });

@@ -1,5 +1,6 @@
 import { isPresyncError } from '@presync/runtime/errors';
 import { formatBytes } from '@presync/runtime/units';
+import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import {
   listChannels,
@@ -25,7 +26,7 @@ interface Row {
 }
 
 export const list: CommandHandler<'list'> = async ({ config, signal }) => {
-  const store = await composeStore(config.store, { signal });
+  const store = await composeStore(config.store, { access: await readStoreAccess(config), signal });
   try {
     const repository = await openRepository(store, { signal });
     const channels: string[] = [];

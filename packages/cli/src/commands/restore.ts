@@ -2,6 +2,7 @@ import { composeRestore } from '@presync/bootstrap/compose';
 import { type RestoreDatabaseResult, restoreDatabase } from '@presync/bootstrap/restore-database';
 import { PresyncError } from '@presync/runtime/errors';
 import { formatBytes, formatDuration } from '@presync/runtime/units';
+import type { SourceReport } from '@presync/store/sources';
 import type { CommandHandler } from '../command.ts';
 import { writeReport } from '../lib/report.ts';
 
@@ -20,13 +21,13 @@ export const restore: CommandHandler<'restore'> = async ({ config, log, progress
     await writeReport(config.report, json);
     return { json, text: lines(result, seconds) };
   } finally {
-    await options.store.close();
+    await options.from.close();
   }
 };
 
 /** What `--json` and `--report` say of a restore. */
 export function restoreDocument(
-  { snapshot, restored, kept, targets }: RestoreDatabaseResult,
+  { snapshot, restored, kept, targets, sources }: RestoreDatabaseResult,
   seconds: number,
 ): Record<string, unknown> {
   const { manifest, sha256, trustedBy } = snapshot;
@@ -41,11 +42,15 @@ export function restoreDocument(
     targets,
     kept,
     restored: restored ?? null,
+    sources,
     seconds,
   };
 }
 
-function lines({ snapshot, restored, kept, targets }: RestoreDatabaseResult, seconds: number): string[] {
+function lines(
+  { snapshot, restored, kept, targets, sources }: RestoreDatabaseResult,
+  seconds: number,
+): string[] {
   const { manifest, trustedBy } = snapshot;
   const name = `${manifest.channel}#${manifest.sequence} of ${manifest.created}`;
   if (kept) return [`${targets.join(', ')} holds a whole database already. Nothing was done.`];
@@ -59,6 +64,7 @@ function lines({ snapshot, restored, kept, targets }: RestoreDatabaseResult, sec
     `${name} is restored to ${targets.join(', ')}.`,
     `  database    ${restored.files} files, ${formatBytes(restored.bytes)}`,
     `  fetched     ${formatBytes(restored.fetchedBytes)} in ${restored.fetchedChunks} chunks`,
+    ...(sources.length > 1 ? sources.map(sourceLine) : []),
     ...(restored.resumedChunks > 0
       ? [`  resumed     ${restored.resumedChunks} chunks were there from an earlier attempt`]
       : []),
@@ -69,4 +75,14 @@ function lines({ snapshot, restored, kept, targets }: RestoreDatabaseResult, sec
     `  signed by   ${trustedBy.length > 0 ? trustedBy.join(', ') : 'NOBODY WHO WAS CHECKED'}`,
     `  took        ${formatDuration(seconds * 1000)}`,
   ];
+}
+
+function sourceLine({ location, objects, bytes, failures, hedges, dropped }: SourceReport): string {
+  const counts = Object.entries(failures).map(([code, count]) => `${count} × ${code}`);
+  const notes = [
+    ...(counts.length > 0 ? [`failed ${counts.join(', ')}`] : []),
+    ...(hedges > 0 ? [`${hedges} second calls`] : []),
+    ...(dropped === undefined ? [] : [`given up: ${dropped}`]),
+  ];
+  return `  source      ${[`${location}: ${objects} chunks, ${formatBytes(bytes)}`, ...notes].join('; ')}`;
 }

@@ -1,5 +1,6 @@
 import { composeTrust } from '@presync/bootstrap/compose';
-import { onlyChannel } from '@presync/bootstrap/restore-database';
+import { onlyChannel } from '@presync/bootstrap/find-snapshot';
+import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import { openRepository, resolveSnapshot } from '@presync/transfer/repository';
 import { readSeen } from '@presync/transfer/seen';
@@ -7,7 +8,7 @@ import type { CommandHandler } from '../command.ts';
 
 export const show: CommandHandler<'show'> = async ({ config, log, signal }) => {
   const trusted = await composeTrust(config, log);
-  const store = await composeStore(config.store, { signal });
+  const store = await composeStore(config.store, { access: await readStoreAccess(config), signal });
   try {
     const repository = await openRepository(store, { signal });
     const channel = config.channel ?? (await onlyChannel(repository, signal));

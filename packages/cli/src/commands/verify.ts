@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { composeTrust } from '@presync/bootstrap/compose';
 import { ERROR_CODES } from '@presync/runtime/errors';
 import { formatBytes } from '@presync/runtime/units';
+import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import { openRepository } from '@presync/transfer/repository';
 import { readSeen } from '@presync/transfer/seen';
@@ -16,7 +17,7 @@ const SHOWN_PROBLEMS = 50;
 
 export const verify: CommandHandler<'verify'> = async ({ config, loaded, log, progress, signal }) => {
   const trusted = await composeTrust(config, log);
-  const store = await composeStore(config.store, { signal });
+  const store = await composeStore(config.store, { access: await readStoreAccess(config), signal });
   const scratchDir = await mkdtemp(join(tmpdir(), 'presync-verify-'));
   try {
     const repository = await openRepository(store, { signal });

@@ -130,6 +130,17 @@ export function duration(least: string, most: string): OptionKind<number> {
   });
 }
 
+/** Bytes. */
+export function bytes(least: string, most: string): OptionKind<number> {
+  const [low, high] = [parseBytes(least), parseBytes(most)];
+  return kind({
+    schema: parsed(BYTES_PATTERN, (input) => within(parseBytes(input), low, high)),
+    allowed: `a size from ${least} to ${most}, with its unit, such as 100MB or 64MiB`,
+    placeholder: 'SIZE',
+    show: exactBytes,
+  });
+}
+
 /** Bytes; a power of two. */
 export function powerOfTwoBytes(least: string, most: string): OptionKind<number> {
   const [low, high] = [parseBytes(least), parseBytes(most)];

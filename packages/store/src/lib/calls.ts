@@ -25,8 +25,12 @@ export function window(key: string, size: number, options: ReadOptions): { start
 
 /** Throws OBJECT_TOO_LARGE when a read would give more than `maxBytes`. */
 export function assertWithin(key: string, bytes: number, maxBytes: number): void {
-  if (bytes <= maxBytes) return;
-  throw new PresyncError(
+  if (bytes > maxBytes) throw tooLarge(key, `${bytes}`, maxBytes);
+}
+
+/** OBJECT_TOO_LARGE; `bytes` says how many there are, as far as that is known. */
+export function tooLarge(key: string, bytes: string, maxBytes: number): PresyncError {
+  return new PresyncError(
     'OBJECT_TOO_LARGE',
     `${key} has ${bytes} bytes where at most ${maxBytes} are allowed`,
     {

@@ -3,6 +3,8 @@ import type { ObjectStore } from '../object-store.ts';
 /** What a conformance case works with. */
 export interface CaseContext {
   store: ObjectStore;
+  /** The same objects, where they can be written: the store itself, or what lies behind a reader. */
+  writer: ObjectStore;
   /** The key or list prefix of that name in the case's own corner of the store. */
   key(name: string): string;
   signal: AbortSignal;

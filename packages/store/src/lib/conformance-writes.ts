@@ -334,6 +334,51 @@ export const WRITE_CASES: Record<string, (context: CaseContext) => Promise<void>
   },
 };
 
+/** What a store that can only be read promises of writes and aborts. */
+export const READER_CASES: Record<string, (context: CaseContext) => Promise<void>> = {
+  'writes are refused': async ({ store, writer, key, signal }) => {
+    await writer.put(key('object'), Buffer.from('content'), { signal });
+    await expectError(
+      store.put(key('object'), Buffer.from('other'), { signal }),
+      ['STORE_READ_ONLY'],
+      'a put into a store that is read only',
+    );
+    await expectError(
+      store.remove(key('object'), { signal }),
+      ['STORE_READ_ONLY'],
+      'a removal from a store that is read only',
+    );
+    const read = await store.read(key('object'), { maxBytes: 100, signal });
+    expectBytes(read.bytes, Buffer.from('content'), 'the object after a put that was refused');
+  },
+
+  'a signal that has fired stops every read': async ({ store, writer, key, signal }) => {
+    await writer.put(key('object'), randomBytes(10), { signal });
+    const call = { signal: AbortSignal.abort() };
+    await expectError(store.stat(key('object'), call), ['ABORTED'], 'stat with a signal that has fired');
+    await expectError(
+      store.read(key('object'), { maxBytes: 10, ...call }),
+      ['ABORTED'],
+      'read with a signal that has fired',
+    );
+  },
+
+  'a signal stops a read on its way': async ({ store, writer, key, signal, largeBytes }) => {
+    await writer.put(key('large'), randomBytes(largeBytes), { signal });
+    for (const delay of [0, 1, 5]) {
+      const controller = new AbortController();
+      const call = { signal: AbortSignal.any([signal, controller.signal]) };
+      const reading = store.read(key('large'), { maxBytes: largeBytes, ...call });
+      setTimeout(() => controller.abort(), delay);
+      try {
+        await reading;
+      } catch (error) {
+        expect(isPresyncError(error, 'ABORTED'), 'a read that is stopped gives another error', error);
+      }
+    }
+  },
+};
+
 /** Makes all puts at once. Those that are told to come again, do. Undefined stands for one that lost. */
 function race(
   store: ObjectStore,

@@ -1,21 +1,20 @@
+import { messageOf, PresyncError } from '@presync/runtime/errors';
 import {
-  errnoOf,
-  messageOf,
-  PresyncError,
-  type PresyncErrorOptions,
-  throwIfAborted,
-} from '@presync/runtime/errors';
-import type { PutCondition } from '../object-store.ts';
-import { alreadyThere, notFound, wasChanged } from './calls.ts';
+  type AnswerFacts,
+  abortOf,
+  field,
+  lostCondition,
+  messageFor,
+  retryAfter,
+  type StoreCall,
+  storeFailed,
+  unknownFailure,
+} from './answer-errors.ts';
+import { notFound, wasChanged } from './calls.ts';
 
-/** What was asked, for the message and for what an answer means. */
-export interface S3Call {
-  action: 'HEAD' | 'GET' | 'PUT' | 'DELETE' | 'LIST';
-  key: string;
-  location: string;
+/** What was asked of S3. */
+export interface S3Call extends StoreCall {
   bucket: string;
-  condition?: PutCondition | undefined;
-  signal: AbortSignal;
 }
 
 /** Refusals that no retry will lift, whatever the HTTP status. */
@@ -55,29 +54,6 @@ const TRANSIENT = new Set([
 
 const STALE_CREDENTIALS = new Set(['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired']);
 
-const NETWORK = new Set([
-  'ECONNREFUSED',
-  'ECONNRESET',
-  'ECONNABORTED',
-  'EPIPE',
-  'ETIMEDOUT',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-  'EHOSTDOWN',
-  'ENETUNREACH',
-  'ENETDOWN',
-  'EADDRNOTAVAIL',
-  'ERR_STREAM_PREMATURE_CLOSE',
-]);
-
-interface Facts {
-  /** The S3 error code, or the SDK's error name. */
-  name: string;
-  status: number | undefined;
-  retryAfterMs: number | undefined;
-}
-
 /** True when new credentials may help: the caller makes a new client before the next attempt. */
 export function isStaleCredentials(error: unknown): boolean {
   return STALE_CREDENTIALS.has(factsOf(error).name);
@@ -91,21 +67,21 @@ export function isAboutObject(error: unknown): boolean {
 /** Turns whatever the SDK threw into the PresyncError of the contract. */
 export function s3Error(error: unknown, call: S3Call): PresyncError {
   if (error instanceof PresyncError) return error;
-  try {
-    throwIfAborted(call.signal);
-  } catch (aborted) {
-    if (aborted instanceof PresyncError) return aborted;
-  }
+  const aborted = abortOf(call);
+  if (aborted !== undefined) return aborted;
   const facts = factsOf(error);
-  return conditionError(error, call, facts) ?? refusal(error, call, facts) ?? failure(error, call, facts);
+  return (
+    conditionError(error, call, facts) ??
+    refusal(error, call, facts) ??
+    unknownFailure(error, call, facts, { transient: TRANSIENT.has(facts.name), api: 'an S3 API' })
+  );
 }
 
-function conditionError(error: unknown, call: S3Call, facts: Facts): PresyncError | undefined {
+function conditionError(error: unknown, call: S3Call, facts: AnswerFacts): PresyncError | undefined {
   const { condition, key, location } = call;
   if (condition === undefined) return undefined;
-  if (facts.status === 412 || facts.name === 'PreconditionFailed') {
-    return 'ifAbsent' in condition ? alreadyThere(key, location, error) : wasChanged(key, location, error);
-  }
+  if (facts.status === 412 || facts.name === 'PreconditionFailed')
+    return lostCondition(call, condition, error);
   // If-Match on a key that is not there is answered by 404 NoSuchKey.
   if ('ifVersion' in condition && facts.name === 'NoSuchKey') return wasChanged(key, location, error);
   if (facts.status === 501 || facts.name === 'NotImplemented') {
@@ -117,7 +93,7 @@ function conditionError(error: unknown, call: S3Call, facts: Facts): PresyncErro
   return undefined;
 }
 
-function refusal(error: unknown, call: S3Call, facts: Facts): PresyncError | undefined {
+function refusal(error: unknown, call: S3Call, facts: AnswerFacts): PresyncError | undefined {
   const { name, status } = facts;
   if (name === 'NoSuchBucket') {
     return new PresyncError(
@@ -182,59 +158,6 @@ function refusal(error: unknown, call: S3Call, facts: Facts): PresyncError | und
   return undefined;
 }
 
-function failure(error: unknown, call: S3Call, facts: Facts): PresyncError {
-  const { name, status } = facts;
-  const network = networkError(error, call);
-  if (status === undefined && network !== undefined) return network;
-  // The answer to a HEAD has no body, so a 400 does not say why: an expired token, or a server that was out of patience.
-  const retryable =
-    TRANSIENT.has(name) ||
-    status === 408 ||
-    status === 409 ||
-    status === 429 ||
-    (status !== undefined && status >= 500 && status !== 501) ||
-    (status === 400 && call.action === 'HEAD');
-  return storeFailed(error, call, facts, {
-    retryable,
-    hint: retryable
-      ? 'the store is busy or in trouble; run the command again later'
-      : 'look at the answer, and at whether the endpoint is an S3 API',
-  });
-}
-
-function networkError(error: unknown, call: S3Call): PresyncError | undefined {
-  const code = errnoOf(error) ?? '';
-  const message = `cannot reach ${call.location} (${call.action} ${call.key}): ${messageOf(error) || code}`;
-  if (/^(CERT_|ERR_TLS|ERR_SSL|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)/.test(code)) {
-    return new PresyncError('STORE_UNREACHABLE', message, {
-      cause: error,
-      hint: "the endpoint's certificate is not trusted here: look at the endpoint, or set NODE_EXTRA_CA_CERTS to its authority",
-    });
-  }
-  const timeout = error instanceof Error && error.name === 'TimeoutError';
-  if (!NETWORK.has(code) && !timeout) return undefined;
-  return new PresyncError('STORE_UNREACHABLE', message, {
-    cause: error,
-    retryable: true,
-    hint: 'look at the endpoint in the store URL, at DNS, routes and firewalls',
-  });
-}
-
-function storeFailed(error: unknown, call: S3Call, facts: Facts, options: PresyncErrorOptions): PresyncError {
-  return new PresyncError('STORE_FAILED', messageFor(error, call, facts), {
-    cause: error,
-    retryAfterMs: facts.retryAfterMs,
-    ...options,
-  });
-}
-
-function messageFor(error: unknown, call: S3Call, facts: Facts): string {
-  const answer = [facts.status, facts.name, messageOf(error)].filter(
-    (part) => part !== undefined && part !== '',
-  );
-  return `${call.location} refused ${call.action} ${call.key || '/'}: ${[...new Set(answer)].join(' ')}`;
-}
-
 function permissionHint(call: S3Call): string {
   const action = {
     HEAD: 's3:GetObject',
@@ -249,7 +172,7 @@ function permissionHint(call: S3Call): string {
     : `grant ${action} to these credentials, and look at whether they are the right ones`;
 }
 
-function factsOf(error: unknown): Facts {
+function factsOf(error: unknown): AnswerFacts {
   const name = error instanceof Error ? error.name : '';
   const metadata = field(error, '$metadata');
   const status = field(metadata, 'httpStatusCode');
@@ -258,16 +181,4 @@ function factsOf(error: unknown): Facts {
     status: typeof status === 'number' ? status : undefined,
     retryAfterMs: retryAfter(field(field(field(error, '$response'), 'headers'), 'retry-after')),
   };
-}
-
-/** RFC 9110, 10.2.3: seconds, or a date. */
-function retryAfter(value: unknown): number | undefined {
-  if (typeof value !== 'string') return undefined;
-  if (/^\d+$/.test(value)) return Number(value) * 1000;
-  const date = Date.parse(value);
-  return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now());
-}
-
-function field(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined;
 }

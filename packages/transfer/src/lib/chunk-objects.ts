@@ -4,6 +4,7 @@ import { discard } from '@presync/format/memory';
 import { repositoryKeys } from '@presync/format/paths';
 import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { ObjectStore } from '@presync/store/object-store';
+import type { Sources } from '@presync/store/sources';
 import type { ChunkShape } from './chunk-tasks.ts';
 import type { ChunkWorkers } from './chunk-workers.ts';
 
@@ -29,6 +30,7 @@ export async function putChunk(
     await store.put(repositoryKeys.chunk(sha256), frame, {
       condition: { ifAbsent: true },
       sha256: storedSha256,
+      immutable: true,
       signal,
     });
     discard(frame);
@@ -74,50 +76,52 @@ async function adopt(
 export interface GetChunkOptions {
   /** What the chunk holds, for errors. */
   files: string;
-  /** The chunk's headers, which are proved as well, and where its contents are written. */
+  /** The chunk's headers, which are proved as well, and the files that its contents belong into. */
   shape: ChunkShape;
-  /** False to prove only. */
-  write: boolean;
+  /** `write` puts the contents into files, `keep` returns the frame, and `check` does neither, but holds the object to its own digest too. */
+  use: 'write' | 'keep' | 'check';
   signal: AbortSignal;
 }
 
 /**
- * Fetches, decodes and proves a chunk, and writes it into files. A chunk that comes damaged is fetched once more, in case the damage
- * happened on the way. Rejects with CHUNK_MISSING or CHUNK_CORRUPT, which say what the damage costs.
+ * Fetches, decodes and proves a chunk. One that comes damaged is fetched again, in case the damage happened on the way or another
+ * source has a better one. Rejects with CHUNK_MISSING or CHUNK_CORRUPT, which say what the damage costs.
  */
 export async function getChunk(
-  store: ObjectStore,
+  sources: Sources,
   workers: ChunkWorkers,
   chunk: StoredChunk,
-  options: GetChunkOptions,
-): Promise<void> {
+  { files, shape, use, signal }: GetChunkOptions,
+): Promise<Uint8Array> {
   const key = repositoryKeys.chunk(chunk.sha256);
-  for (let attempt = 1; ; attempt++) {
-    try {
-      const { bytes } = await store.read(key, { maxBytes: chunk.storedSize, signal: options.signal });
+  const check = use === 'check';
+  let kept: Uint8Array = new Uint8Array(0);
+  try {
+    await sources.fetch(key, { maxBytes: chunk.storedSize, signal }, async (bytes) => {
       if (bytes.length !== chunk.storedSize) {
         throw new PresyncError(
           'CHUNK_CORRUPT',
           `${key} is damaged: it is ${bytes.length} bytes long, and the index says ${chunk.storedSize}`,
         );
       }
-      throwIfAborted(options.signal);
+      throwIfAborted(signal);
+      // The worker takes the buffer away.
+      const copy = use === 'keep' ? Uint8Array.from(bytes) : kept;
       await workers.run({
         kind: 'decode',
         frame: bytes,
         length: chunk.length,
         sha256: chunk.sha256,
-        // The digest of the plaintext proves the content; the object's own digest is for checking a repository, not for restoring.
-        storedSha256: options.write ? undefined : chunk.storedSha256,
+        storedSha256: check ? chunk.storedSha256 : undefined,
         what: key,
-        shape: options.shape,
-        write: options.write,
+        shape,
+        write: use === 'write',
       });
-      return;
-    } catch (error) {
-      if (isPresyncError(error, 'CHUNK_CORRUPT') && attempt === 1) continue;
-      throw describe(error, key, options.files);
-    }
+      kept = copy;
+    });
+    return kept;
+  } catch (error) {
+    throw describe(error, key, files);
   }
 }
 

@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat } from 'node:fs/promises';
+import { chmod, chown, mkdir, open, readdir, readFile, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import {
   channelSchema,
@@ -88,13 +88,21 @@ export async function writeState(
 }
 
 /** True when the path is a folder with something in it. */
-export async function holdsAnything(path: string): Promise<boolean> {
+async function holdsAnything(path: string): Promise<boolean> {
   try {
     return (await readdir(path)).length > 0;
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return false;
     throw error;
   }
+}
+
+/** TARGET_NOT_EMPTY when there is a database that nobody said may be replaced. */
+export async function assertNothingThere({ target }: PartPaths): Promise<void> {
+  if (!(await holdsAnything(target))) return;
+  throw new PresyncError('TARGET_NOT_EMPTY', `${target} already holds a database`, {
+    hint: 'use --existing reuse to bring it up to the snapshot, --existing replace to put the snapshot in its place, or another base path',
+  });
 }
 
 async function exists(path: string): Promise<boolean> {
@@ -157,7 +165,11 @@ export async function createStagedFile(path: string, size: number): Promise<bool
 }
 
 /** Removes what the snapshot does not have, gives the seals their names, and makes all of it durable. */
-export async function sealStage(paths: PartPaths, names: ReadonlySet<string>): Promise<void> {
+export async function sealStage(
+  paths: PartPaths,
+  names: ReadonlySet<string>,
+  owner: { uid: number; gid: number } | undefined,
+): Promise<void> {
   for (const name of await readdir(paths.stage)) {
     const kept =
       names.has(name) || (name.endsWith(SEAL_SUFFIX) && names.has(name.slice(0, -SEAL_SUFFIX.length)));
@@ -168,6 +180,8 @@ export async function sealStage(paths: PartPaths, names: ReadonlySet<string>): P
     if (name.endsWith(SEAL_SUFFIX))
       await rename(join(paths.stage, name), join(paths.stage, name.slice(0, -SEAL_SUFFIX.length)));
   }
+  if (owner !== undefined) await chown(paths.stage, owner.uid, owner.gid);
+  await chmod(paths.stage, 0o755);
   await syncDirectory(paths.stage);
 }
 

@@ -1,0 +1,158 @@
+import { basename, dirname } from 'node:path';
+import type { IndexedFile } from '@presync/format/index-file';
+import type { Manifest } from '@presync/format/manifest';
+import type { PublicKey } from '@presync/format/signature';
+import { type Backend, classifyFile, databasePath } from '@presync/node/layout';
+import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import type { Logger } from '@presync/runtime/log';
+import type { ComposedSources } from '@presync/store/compose';
+import {
+  listChannels,
+  openRepository,
+  type Repository,
+  resolveSnapshot,
+  type Snapshot,
+} from '@presync/transfer/repository';
+import { readSeen } from '@presync/transfer/seen';
+
+export interface FindSnapshotOptions {
+  /** Where the snapshot comes from. The caller closes them. */
+  from: ComposedSources;
+  /** Default: the repository's only channel. */
+  channel?: string | undefined;
+  snapshot: 'latest' | number;
+  trusted: readonly PublicKey[] | 'anybody';
+  /** Demanded of the snapshot, where given. */
+  chain?: string | undefined;
+  backend?: Backend | undefined;
+  genesisHash?: string | undefined;
+  /** Refuse a snapshot that is older, milliseconds. */
+  maxAgeMs?: number | undefined;
+  stateDir: string;
+  log: Logger;
+  signal: AbortSignal;
+}
+
+export interface FoundSnapshot {
+  repository: Repository;
+  channel: string;
+  snapshot: Snapshot;
+}
+
+/** The snapshot that was asked for, from the first source that has a fit one. The first source's refusal is thrown when none has. */
+export async function findSnapshot(options: FindSnapshotOptions): Promise<FoundSnapshot> {
+  const { from, stateDir, signal } = options;
+  const failures: unknown[] = [];
+  let { channel } = options;
+  for (const store of from.stores) {
+    try {
+      const mirrors = from.stores.filter((other) => other !== store);
+      const repository = await openRepository(store, { sources: from.sources, mirrors, signal });
+      channel ??= await onlyChannel(await listed(repository, options), signal);
+      const snapshot = await resolveSnapshot(repository, {
+        channel,
+        snapshot: options.snapshot,
+        trusted: options.trusted,
+        genesisHash: options.genesisHash,
+        seen: await readSeen({ stateDir, repositoryId: repository.id, channel }),
+        signal,
+      });
+      assertFits(snapshot.manifest, options);
+      return { repository, channel, snapshot };
+    } catch (error) {
+      throwIfAborted(signal);
+      if (!isPresyncError(error)) throw error;
+      failures.push(error);
+      if (from.stores.length > 1)
+        options.log.warn('source.unfit', `${store.location} has no fit snapshot: ${error.message}`, {
+          source: store.location,
+          code: error.code,
+        });
+    }
+  }
+  throw failures[0];
+}
+
+/** The repository, in a store that can be listed, if there is one: a web server cannot say which channels there are. */
+async function listed(repository: Repository, { from, signal }: FindSnapshotOptions): Promise<Repository> {
+  if (repository.store.traits.listable) return repository;
+  const other = from.stores.find(({ traits }) => traits.listable);
+  return other === undefined ? repository : openRepository(other, { signal });
+}
+
+/** The channel to use when none is named. */
+export async function onlyChannel(repository: Repository, signal: AbortSignal): Promise<string> {
+  const channels: string[] = [];
+  for await (const channel of listChannels(repository, { signal })) {
+    channels.push(channel);
+    if (channels.length > 10) break;
+  }
+  const [first] = channels;
+  if (first === undefined) {
+    throw new PresyncError('CHANNEL_NOT_FOUND', `${repository.store.location} holds no finished snapshot`, {
+      hint: 'take one with "presync snapshot"',
+    });
+  }
+  if (channels.length > 1) {
+    throw new PresyncError(
+      'CONFIG_INVALID',
+      `${repository.store.location} has several channels: ${channels.join(', ')}`,
+      { hint: 'choose one with --channel' },
+    );
+  }
+  return first;
+}
+
+/** Checks the snapshot against what this machine is for. */
+function assertFits(manifest: Manifest, options: FindSnapshotOptions): void {
+  const name = `snapshot ${manifest.channel}#${manifest.sequence}`;
+  if (options.chain !== undefined && manifest.chain.specId !== options.chain) {
+    throw new PresyncError(
+      'MANIFEST_FOREIGN',
+      `${name} is of chain ${manifest.chain.specId}, not ${options.chain}`,
+      { hint: 'check --channel and --chain' },
+    );
+  }
+  for (const part of manifest.node.parts) {
+    if (options.backend !== undefined && part.backend !== options.backend) {
+      throw new PresyncError(
+        'TARGET_BACKEND',
+        `${name} is a ${part.backend} database, and the node here uses ${options.backend}`,
+        {
+          hint: 'choose a channel with that backend, or start the node with the other --database',
+        },
+      );
+    }
+    if (part.path !== databasePath(manifest.chain.specId, part.backend)) {
+      throw new PresyncError(
+        'PATH_UNSAFE',
+        `${name} would be restored to ${part.path}, where no node of chain ${manifest.chain.specId} looks for it`,
+        {
+          hint: 'do not use this snapshot',
+        },
+      );
+    }
+  }
+  const age = Date.now() - Date.parse(manifest.created);
+  if (options.maxAgeMs !== undefined && age > options.maxAgeMs) {
+    throw new PresyncError(
+      'SNAPSHOT_NOT_FOUND',
+      `${name} of ${manifest.created} is older than --max-age allows`,
+      {
+        hint: 'find out why the source node takes no snapshots, or allow an older one',
+      },
+    );
+  }
+}
+
+/** A snapshot may hold what is on the allow-list of its backend, and nothing else, whoever signed it. */
+export function assertDatabaseFile(manifest: Manifest, file: IndexedFile): void {
+  const part = manifest.node.parts.find(({ path }) => path === dirname(file.path));
+  const found = part === undefined ? undefined : classifyFile(part.backend, basename(file.path));
+  if (found === file.class) return;
+  throw new PresyncError(
+    'PATH_UNSAFE',
+    `${file.path} is not a file of a ${part?.backend ?? 'known'} database`,
+    { hint: 'do not use this snapshot' },
+  );
+}
