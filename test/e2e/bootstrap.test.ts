@@ -83,7 +83,7 @@ describe('presync bootstrap', () => {
       const deadline = performance.now() + 240_000;
       while (!existsSync(report)) {
         assert.ok(performance.now() < deadline, 'the node did not become ready');
-        before = (await readyz().catch(() => 0)) || before;
+        before ||= await readyz().catch(() => 0);
         await sleep(200);
       }
       assert.equal(before, 503, '/readyz was not red before the node was ready');
