@@ -13,6 +13,9 @@ export function isByteStream(body: unknown): body is ByteStream {
   return typeof body === 'object' && body !== null && Symbol.asyncIterator in body && 'destroy' in body;
 }
 
+/** Timers fire some milliseconds apart. */
+const NEARLY = 0.9;
+
 export interface ReceiveOptions {
   /** Where the bytes come from, for errors. */
   what: string;
@@ -32,13 +35,16 @@ export async function receive(
 ): Promise<Uint8Array> {
   const bytes = Buffer.allocUnsafeSlow(length);
   let at = 0;
-  const failure = await drain(body, options, (piece) => {
+  const { failure, idleMs } = await drain(body, options, (piece) => {
     if (at + piece.byteLength > length)
       throw wrongLength(options.what, `more than the announced ${length} bytes`);
     bytes.set(piece, at);
     at += piece.byteLength;
     return true;
   });
+  // The socket's own timer runs out with ours, and may be the first to end the body.
+  if (at !== length && idleMs >= NEARLY * options.stallMs)
+    throw stall(options.what, options.stallMs, failure);
   if (at !== length) throw wrongLength(options.what, `${at} of the announced ${length} bytes`, failure);
   if (failure !== undefined) throw failure;
   return bytes;
@@ -56,7 +62,7 @@ export async function receiveAll(
 ): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
   let size = 0;
-  const failure = await drain(body, options, (piece) => {
+  const { failure } = await drain(body, options, (piece) => {
     size += piece.byteLength;
     if (size > maxBytes) throw tooLarge();
     pieces.push(piece);
@@ -75,7 +81,7 @@ export async function receiveWindow(
   const bytes = Buffer.allocUnsafeSlow(length);
   let position = 0;
   let at = 0;
-  const failure = await drain(body, options, (piece) => {
+  const { failure } = await drain(body, options, (piece) => {
     const wanted = piece.subarray(Math.max(0, skip - position), Math.max(0, skip + length - position));
     position += piece.byteLength;
     bytes.set(wanted, at);
@@ -87,15 +93,16 @@ export async function receiveWindow(
 }
 
 /**
- * Gives each piece of a body to `take` until that says false. Returns what went wrong with the body itself, for the caller to weigh; a
+ * Gives each piece of a body to `take` until that says false. Returns what went wrong with the body itself, and for how long no byte had come when it ended, for the caller to weigh; a
  * stall, an abort and a PresyncError of `take` are thrown.
  */
 async function drain(
   body: ByteStream,
   { what, stallMs, signal }: ReceiveOptions,
   take: (piece: Uint8Array) => boolean,
-): Promise<unknown> {
+): Promise<{ failure: unknown; idleMs: number }> {
   let stalled = false;
+  let last = performance.now();
   const timer = setTimeout(() => {
     stalled = true;
     body.destroy();
@@ -108,6 +115,7 @@ async function drain(
     throwIfAborted(watched);
     for await (const piece of body) {
       timer.refresh();
+      last = performance.now();
       if (!take(piece)) break;
     }
   } catch (error) {
@@ -116,11 +124,12 @@ async function drain(
     clearTimeout(timer);
     watched.removeEventListener('abort', onAbort);
   }
+  const idleMs = performance.now() - last;
   throwIfAborted(signal);
   if (failure instanceof PresyncError) throw failure;
   if (stalled || (failure instanceof Error && failure.name === 'TimeoutError'))
     throw stall(what, stallMs, failure);
-  return failure;
+  return { failure, idleMs };
 }
 
 /** A connection on which nothing moved. */
