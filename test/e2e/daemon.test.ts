@@ -1,48 +1,21 @@
 /** The daemon on a schedule: it takes snapshots, tells of them, lets no second one in, and drains on the first signal. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '../support/ports.ts';
-import { presync, presyncOk, startPresync } from '../support/presync.ts';
-import { DEV_GENESIS, unpackFixture } from '../support/real-node.ts';
+import { presync, startPresync } from '../support/presync.ts';
+import { createSource } from '../support/world.ts';
 
 describe('presync snapshotter', () => {
   it('takes snapshots on its schedule, shows health and metrics, and stops in good order', async (t) => {
-    const dir = await mkdtemp(join(tmpdir(), 'presync-daemon-'));
-    t.after(() => rm(dir, { recursive: true, force: true }));
-    const base = join(dir, 'source');
-    await unpackFixture('rocksdb', base);
-    const key = join(dir, 'key.pem');
-    await presyncOk(['keys', 'new', '--out', key]);
+    const { dir, base, takeArgs } = await createSource(t);
     const port = await freePort();
-    const store = `file://${join(dir, 'store')}`;
-    const state = join(dir, 'state');
     const args = [
-      ...[
-        'snapshotter',
-        '--schedule',
-        '* * * * * *',
-        '--base-path',
-        base,
-        '--store',
-        store,
-        '--pause',
-        'none',
-      ],
-      ...[
-        '--genesis',
-        DEV_GENESIS,
-        '--sign-key',
-        key,
-        '--state-dir',
-        state,
-        '--admin-listen',
-        `127.0.0.1:${port}`,
-      ],
+      ...['snapshotter', ...takeArgs],
+      ...['--schedule', '* * * * * *', '--admin-listen', `127.0.0.1:${port}`],
     ];
     const daemon = startPresync(args);
     t.after(() => daemon.child.kill('SIGKILL'));
@@ -64,7 +37,7 @@ describe('presync snapshotter', () => {
     for (const event of ['daemon.started', 'snapshot.promoted', 'run.done', 'daemon.stopped']) {
       assert.ok(stderr.includes(`"event":"${event}"`), `the log has no ${event}`);
     }
-    const left = (await readdir(state)).filter(
+    const left = (await readdir(join(dir, 'source-state'))).filter(
       (name) => name.startsWith('snapshot-') || name.startsWith('pause-'),
     );
     assert.deepEqual(left, [], 'scratch files were left behind');
@@ -72,36 +45,12 @@ describe('presync snapshotter', () => {
   });
 
   it('goes on after a run that failed, and says why', async (t) => {
-    const dir = await mkdtemp(join(tmpdir(), 'presync-daemon-'));
-    t.after(() => rm(dir, { recursive: true, force: true }));
-    const base = join(dir, 'source');
-    await unpackFixture('rocksdb', base);
-    const key = join(dir, 'key.pem');
-    await presyncOk(['keys', 'new', '--out', key]);
+    const { dir, takeArgs } = await createSource(t);
     // The parent of the store's folder is missing until the first run has failed.
     const parent = join(dir, 'later');
     const daemon = startPresync([
-      ...[
-        'snapshotter',
-        '--schedule',
-        '* * * * * *',
-        '--base-path',
-        base,
-        '--store',
-        `file://${join(parent, 'store')}`,
-        '--pause',
-        'none',
-      ],
-      ...[
-        '--genesis',
-        DEV_GENESIS,
-        '--sign-key',
-        key,
-        '--state-dir',
-        join(dir, 'state'),
-        '--admin-listen',
-        'none',
-      ],
+      ...['snapshotter', ...takeArgs, '--store', `file://${join(parent, 'store')}`],
+      ...['--schedule', '* * * * * *', '--admin-listen', 'none'],
     ]);
     t.after(() => daemon.child.kill('SIGKILL'));
     let log = '';
