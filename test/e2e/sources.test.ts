@@ -8,14 +8,8 @@ import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
 import { needs } from '../support/needs.ts';
-import {
-  COMMAND,
-  type PresyncOutcome,
-  presync,
-  presyncOk,
-  type RunningPresync,
-  startPresync,
-} from '../support/presync.ts';
+import { makeCertificates, startPeer } from '../support/peer.ts';
+import { COMMAND, type PresyncOutcome, presync, presyncOk } from '../support/presync.ts';
 import { assertSameDatabase, digestFiles } from '../support/tree.ts';
 import { createWorld, type World } from '../support/world.ts';
 
@@ -102,22 +96,6 @@ async function restore(world: World, args: string[]): Promise<PresyncOutcome & {
 
 async function assertRestored({ base, dir, database }: World, target = join(dir, 'target')): Promise<void> {
   await assertSameDatabase(join(base, database), join(target, database));
-}
-
-/** `presync serve`, with the URL that it printed. */
-async function startPeer(t: TestContext, args: string[]): Promise<{ url: string; running: RunningPresync }> {
-  const running = startPresync(['serve', '--listen', '127.0.0.1:0', '--admin-listen', 'none', ...args]);
-  t.after(() => running.child.kill('SIGKILL'));
-  const url = await new Promise<string>((resolve, reject) => {
-    let said = '';
-    running.child.stdout?.on('data', (text: string) => {
-      said += text;
-      const found = /Offered at (\S+)/.exec(said)?.[1];
-      if (found !== undefined) resolve(found);
-    });
-    running.done.then(({ stderr }) => reject(new Error(`presync serve ended: ${stderr}`)), reject);
-  });
-  return { url, running };
 }
 
 describe('several sources', () => {
@@ -299,33 +277,4 @@ async function has(command: string): Promise<boolean> {
     () => true,
     () => false,
   );
-}
-
-interface Certificates {
-  ca: string;
-  serverCert: string;
-  serverKey: string;
-  clientCert: string;
-  clientKey: string;
-}
-
-/** An authority of the test's own, a server's certificate for localhost, and a client's. */
-async function makeCertificates(dir: string): Promise<Certificates> {
-  const script = `
-    cd "$1"
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca
-    for who in server client; do
-      openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $who.key -out $who.csr -subj /CN=$who
-      printf 'subjectAltName=DNS:localhost' > $who.ext
-      openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out $who.pem -days 2 -extfile $who.ext
-    done`;
-  await run('bash', ['-ec', script, 'bash', dir]);
-  const path = (name: string): string => join(dir, name);
-  return {
-    ca: path('ca.pem'),
-    serverCert: path('server.pem'),
-    serverKey: path('server.key'),
-    clientCert: path('client.pem'),
-    clientKey: path('client.key'),
-  };
 }

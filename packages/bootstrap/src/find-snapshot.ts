@@ -58,6 +58,7 @@ export async function findSnapshot(options: FindSnapshotOptions): Promise<FoundS
         signal,
       });
       assertFits(snapshot.manifest, options);
+      await leaveOutOthers(repository, options);
       return { repository, channel, snapshot };
     } catch (error) {
       throwIfAborted(signal);
@@ -71,6 +72,37 @@ export async function findSnapshot(options: FindSnapshotOptions): Promise<FoundS
     }
   }
   throw failures[0];
+}
+
+/** How long the other sources get to say which repository they hold. */
+const ASK_MS = 2000;
+
+/**
+ * A source with another repository, as a peer that offers its own database, has other chunks, or the same ones in other frames: asked for them, it
+ * would look like one that gives wrong bytes. One that does not answer in time is asked all the same.
+ */
+async function leaveOutOthers(
+  repository: Repository,
+  { from, log, signal }: FindSnapshotOptions,
+): Promise<void> {
+  const others = from.stores.filter((store) => store !== repository.store);
+  const soon = AbortSignal.any([signal, AbortSignal.timeout(ASK_MS)]);
+  await Promise.all(
+    others.map(async (store) => {
+      try {
+        const { id } = await openRepository(store, { signal: soon });
+        if (id === repository.id) return;
+        from.sources.leaveOut(store.location, `it holds another repository, ${id}`);
+        log.info('source.other', `${store.location} holds another repository, and is not asked for chunks`, {
+          source: store.location,
+          repository: id,
+        });
+      } catch (error) {
+        throwIfAborted(signal);
+        if (!isPresyncError(error)) throw error;
+      }
+    }),
+  );
 }
 
 /** The repository, in a store that can be listed, if there is one: a web server cannot say which channels there are. */

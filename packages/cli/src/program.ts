@@ -124,6 +124,9 @@ function addCommand(
     const fallback = defaultText(option);
     const notes = [
       ...(definition.required.includes(option) ? ['required'] : []),
+      ...(definition.oneOf ?? [])
+        .filter((group) => group.includes(option))
+        .map((group) => `one of ${group.map(flagOf).join(' and ')} is required`),
       ...(fallback === undefined ? [] : [`default: ${fallback}`]),
       `env: ${environmentOf(option)}`,
     ];

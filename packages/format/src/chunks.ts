@@ -74,7 +74,8 @@ export function* planChunks<F extends ArchiveFile>(
       bundled = 0;
     }
     if (large) {
-      yield* layoutLarge(file, header, chunkSize);
+      for (let offset = 0; offset < file.size; offset += chunkSize)
+        yield layoutStretch(file, offset, chunkSize);
       continue;
     }
     bundle.push(file);
@@ -87,10 +88,16 @@ export function* planChunks<F extends ArchiveFile>(
     }
   }
   if (bundle.length > 0) yield layoutBundle(bundle);
-  yield { length: TAR_END_LENGTH, begins: [], completes: undefined, segments: [] };
+  yield layoutEnd();
 }
 
-function layoutBundle<F extends ArchiveFile>(files: F[]): ChunkLayout<F> {
+/** The archive's end. */
+export function layoutEnd<F extends ArchiveFile>(): ChunkLayout<F> {
+  return { length: TAR_END_LENGTH, begins: [], completes: undefined, segments: [] };
+}
+
+/** Whole files, one after the other. */
+export function layoutBundle<F extends ArchiveFile>(files: F[]): ChunkLayout<F> {
   const segments: Segment<F>[] = [];
   let at = 0;
   for (const file of files) {
@@ -103,26 +110,25 @@ function layoutBundle<F extends ArchiveFile>(files: F[]): ChunkLayout<F> {
   return { length: at, begins: files, completes: undefined, segments };
 }
 
-function* layoutLarge<F extends ArchiveFile>(
+/** The stretch of a large file's content that begins at `offset`, a multiple of the chunk size. */
+export function layoutStretch<F extends ArchiveFile>(
   file: F,
-  header: number,
+  offset: number,
   chunkSize: number,
-): Generator<ChunkLayout<F>> {
-  for (let offset = 0; offset < file.size; offset += chunkSize) {
-    const length = Math.min(chunkSize, file.size - offset);
-    const first = offset === 0;
-    const last = offset + length === file.size;
-    const at = first ? header : 0;
-    yield {
-      length: at + length + (last ? tarPadding(file.size) : 0),
-      begins: first ? [file] : [],
-      completes: last && !first ? file : undefined,
-      segments: [
-        ...(first ? [{ kind: 'header', file, at: 0, length: header } as const] : []),
-        { kind: 'data', file, at, length, offset },
-      ],
-    };
-  }
+): ChunkLayout<F> {
+  const length = Math.min(chunkSize, file.size - offset);
+  const first = offset === 0;
+  const last = offset + length === file.size;
+  const at = first ? tarHeaderLength(file.path) : 0;
+  return {
+    length: at + length + (last ? tarPadding(file.size) : 0),
+    begins: first ? [file] : [],
+    completes: last && !first ? file : undefined,
+    segments: [
+      ...(first ? [{ kind: 'header', file, at: 0, length: at } as const] : []),
+      { kind: 'data', file, at, length, offset },
+    ],
+  };
 }
 
 /**

@@ -90,26 +90,57 @@ function writeHeader(frame: Buffer, contentSize: number, checksum: boolean): voi
   frame.writeUInt32LE(contentSize, 6);
 }
 
+/** Bytes of a block's header. */
+const BLOCK_HEADER_LENGTH = 3;
+
+function blocksOf(length: number): number {
+  return Math.max(1, Math.ceil(length / MAX_BLOCK));
+}
+
+/** Bytes of the frame that `rawFramePieces` gives for so much plaintext. */
+export function rawFrameLength(length: number): number {
+  return HEADER_LENGTH + blocksOf(length) * BLOCK_HEADER_LENGTH + length;
+}
+
 /**
- * A frame of raw blocks around `plain`. `compressed` is a frame of the same plaintext; when it carries a checksum, its last four
- * bytes (the low half of the plaintext's XXH64) serve this frame as well, otherwise this one carries none either.
+ * A frame of raw blocks around `plain`, piece by piece, without a checksum. Its bytes follow from the plaintext alone: whoever has the
+ * plaintext knows the frame's size and digest, on every machine and with every version of zstd.
  */
-export function rawFrame(plain: Uint8Array, compressed: Uint8Array): Buffer {
-  const checksum = ((compressed[4] ?? 0) & 0x04) !== 0;
-  const blocks = Math.max(1, Math.ceil(plain.length / MAX_BLOCK));
-  const frame = Buffer.allocUnsafe(
-    HEADER_LENGTH + blocks * 3 + plain.length + (checksum ? CHECKSUM_LENGTH : 0),
-  );
-  writeHeader(frame, plain.length, checksum);
-  let at = HEADER_LENGTH;
+export function* rawFramePieces(plain: Uint8Array): Generator<Uint8Array> {
+  yield* framePieces(plain, undefined);
+}
+
+function* framePieces(plain: Uint8Array, checksum: Uint8Array | undefined): Generator<Uint8Array> {
+  const header = Buffer.alloc(HEADER_LENGTH);
+  writeHeader(header, plain.length, checksum !== undefined);
+  yield header;
+  const blocks = blocksOf(plain.length);
   for (let block = 0; block < blocks; block++) {
     const start = block * MAX_BLOCK;
     const size = Math.min(MAX_BLOCK, plain.length - start);
-    frame.writeUIntLE((size << 3) | (block === blocks - 1 ? 1 : 0), at, 3);
-    frame.set(plain.subarray(start, start + size), at + 3);
-    at += 3 + size;
+    const head = Buffer.alloc(BLOCK_HEADER_LENGTH);
+    head.writeUIntLE((size << 3) | (block === blocks - 1 ? 1 : 0), 0, BLOCK_HEADER_LENGTH);
+    yield head;
+    yield plain.subarray(start, start + size);
   }
-  if (checksum) frame.set(compressed.subarray(compressed.length - CHECKSUM_LENGTH), at);
+  if (checksum !== undefined) yield checksum;
+}
+
+/**
+ * A frame of raw blocks around `plain`, in memory of its own. `compressed` is a frame of the same plaintext; when it carries a checksum, its
+ * last four bytes (the low half of the plaintext's XXH64) serve this frame as well, otherwise this one carries none either.
+ */
+export function rawFrame(plain: Uint8Array, compressed?: Uint8Array): Buffer<ArrayBuffer> {
+  const checksum =
+    compressed !== undefined && ((compressed[4] ?? 0) & 0x04) !== 0
+      ? compressed.subarray(compressed.length - CHECKSUM_LENGTH)
+      : undefined;
+  const frame = Buffer.allocUnsafeSlow(rawFrameLength(plain.length) + (checksum?.length ?? 0));
+  let at = 0;
+  for (const piece of framePieces(plain, checksum)) {
+    frame.set(piece, at);
+    at += piece.length;
+  }
   return frame;
 }
 

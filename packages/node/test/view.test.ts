@@ -316,4 +316,38 @@ describe('any file system', () => {
     );
     await living.discard();
   });
+
+  test('views of one database that come and go at the same time do not take each other’s folders away', async () => {
+    const layout = await rocksdb(base);
+    const lasting = await prepareView({ layout, signal });
+    const kept = await lasting.freeze({ signal });
+    const comeAndGo = async (): Promise<void> => {
+      for (let n = 0; n < 40; n++) {
+        await removeStaleViews(layout, { signal });
+        const view = await (await prepareView({ layout, signal })).freeze({ signal });
+        assertFaithful(view, layout, ['LOCK', 'LOG']);
+        await view.release();
+      }
+    };
+    await Promise.all([comeAndGo(), comeAndGo()]);
+    assertFaithful(kept, layout, ['LOCK', 'LOG']);
+    await kept.release();
+    // Without one that stays, the folder that holds them goes with every last view.
+    await Promise.all([comeAndGo(), comeAndGo(), comeAndGo()]);
+    assert.equal(existsSync(join(base, 'chains/dev/db/.presync')), false);
+  });
+
+  test('two that sweep at the same time both get through', async () => {
+    const layout = await rocksdb(base);
+    const parent = join(base, 'chains/dev/db/.presync');
+    for (let n = 0; n < 30; n++) {
+      for (let view = 0; view < 5; view++) {
+        const stale = join(parent, `view-4000000-${n}-${String(view).padStart(16, '0')}`);
+        mkdirSync(stale, { recursive: true });
+        linkSync(join(layout.dir, '000008.sst'), join(stale, '000008.sst'));
+      }
+      await Promise.all([removeStaleViews(layout, { signal }), removeStaleViews(layout, { signal })]);
+      assert.equal(existsSync(parent), false);
+    }
+  });
 });

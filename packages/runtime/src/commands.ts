@@ -5,6 +5,8 @@ export interface CommandDefinition {
   readonly options: readonly OptionName[];
   /** Options without which the command cannot begin. */
   readonly required: readonly OptionName[];
+  /** Groups of which exactly one option is in force: each of them is another way to use the command. */
+  readonly oneOf?: readonly (readonly OptionName[])[];
   /** Positional arguments, in commander's notation. */
   readonly arguments: readonly { readonly name: string; readonly description: string }[];
   /** Exit codes besides those that every command has. */
@@ -17,9 +19,9 @@ const REPOSITORY = [...STORE, 'channel', 'concurrency'] as const;
 const TRUST = ['trust', 'insecureNoVerify', 'genesis'] as const;
 const DATABASE = ['basePath', 'chain', 'backend', 'stateDir'] as const;
 
-const TAKE = [
+/** A frozen view of the node's database, and a snapshot of it. */
+const VIEW = [
   ...DATABASE,
-  ...REPOSITORY,
   'pause',
   'pid',
   'pidFile',
@@ -34,10 +36,16 @@ const TAKE = [
   'insecureNoSign',
   'expires',
   'chunkSize',
-  'compressionLevel',
   'prove',
-  'report',
 ] as const;
+
+const TAKE = [...VIEW, ...REPOSITORY, 'compressionLevel', 'report'] as const;
+
+/** Options of a command that mean nothing without another one. */
+export const SERVE_OPTIONS: Readonly<Record<'store' | 'basePath', readonly OptionName[]>> = {
+  store: ['storeAuth', 'storeCa', 'storeCert', 'storeCertKey'],
+  basePath: [...VIEW.filter((name) => name !== 'basePath'), 'channel', 'concurrency'],
+};
 
 const RESTORE = [
   ...DATABASE,
@@ -106,9 +114,11 @@ export const COMMANDS = {
     exits: [4, 5, 6, 7],
   },
   serve: {
-    summary: 'Offer a repository to other machines: a peer that they can restore from',
+    summary:
+      'Offer a repository, or the database of the node here, to other machines: a peer to restore from',
     options: [
-      ...STORE,
+      ...REPOSITORY,
+      ...VIEW,
       'listen',
       'serveToken',
       'serveCert',
@@ -118,9 +128,10 @@ export const COMMANDS = {
       'adminListen',
       ...COMMON,
     ],
-    required: ['store'],
+    required: [],
+    oneOf: [['store', 'basePath']],
     arguments: [],
-    exits: [4, 5, 7],
+    exits: [3, 4, 5, 6, 7, 8, 9],
   },
   list: {
     summary: 'List the channels and snapshots of a repository',

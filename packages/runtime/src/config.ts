@@ -100,7 +100,7 @@ export async function loadConfig<C extends CommandName>(
     const given = fromCommandLine.get(name) ?? fromEnvironment.get(name) ?? fromFile.get(name);
     found.set(name, given ?? { value: defaultOf(name), source: { kind: 'default' } });
   }
-  settleContradictions(found);
+  settleContradictions(found, [...EXCLUSIVE, ...(commandOf(command).oneOf ?? [])]);
 
   if (options.checkRequired !== false) assertRequired(command, (name) => found.get(name)?.value);
   const taken = OPTION_NAMES.filter((name) => commandOf(command).options.includes(name));
@@ -126,6 +126,9 @@ export async function loadConfig<C extends CommandName>(
 export function assertRequired(command: CommandName, lookUp: (name: OptionName) => unknown): void {
   for (const name of commandOf(command).required) {
     if (lookUp(name) === undefined) throw missing(command, name);
+  }
+  for (const group of commandOf(command).oneOf ?? []) {
+    if (group.every((name) => lookUp(name) === undefined)) throw missingAll(command, group);
   }
 }
 
@@ -224,8 +227,11 @@ function excerpt(input: unknown): string {
  * Of options that contradict each other, the one whose source weighs more is in force and the others fall back to
  * their defaults, so that `--pid` wins over a `pidFile` in the file. Two from the same source are an error.
  */
-function settleContradictions(found: Map<OptionName, Found>): void {
-  for (const group of EXCLUSIVE) {
+function settleContradictions(
+  found: Map<OptionName, Found>,
+  groups: readonly (readonly OptionName[])[],
+): void {
+  for (const group of groups) {
     const given = group
       .map((name) => ({
         name,
@@ -239,7 +245,12 @@ function settleContradictions(found: Map<OptionName, Found>): void {
         throw new PresyncError(
           'CONFIG_INVALID',
           `${flagOf(winner.name)} (${describeSource(winner.source)}) and ${flagOf(other.name)} (${describeSource(other.source)}) contradict each other`,
-          { hint: 'keep one of them' },
+          {
+            hint:
+              winner.source.kind === 'command line'
+                ? 'keep one of them'
+                : 'keep one of them, or give the one that is meant on the command line',
+          },
         );
       }
       found.set(other.name, { value: defaultOf(other.name), source: { kind: 'default' } });
@@ -256,6 +267,13 @@ function missing(command: CommandName, name: OptionName): PresyncError {
   const inFile = optionOf(name).inFile === false ? '' : `, or ${name} in the configuration file`;
   return new PresyncError('CONFIG_INVALID', `${command} needs ${flagOf(name)}`, {
     hint: `give ${flagOf(name)} ${optionOf(name).kind.placeholder ?? ''}, or set ${environmentOf(name)}${inFile}`,
+  });
+}
+
+function missingAll(command: CommandName, group: readonly OptionName[]): PresyncError {
+  const given = group.map((name) => `${flagOf(name)} ${optionOf(name).kind.placeholder ?? ''}`.trimEnd());
+  return new PresyncError('CONFIG_INVALID', `${command} needs ${group.map(flagOf).join(' or ')}`, {
+    hint: `give ${given.join(' or ')}`,
   });
 }
 

@@ -273,6 +273,25 @@ test('what a command cannot begin without is asked for', async () => {
   assert.match(error.hint ?? '', /PRESYNC_BASE_PATH/);
 });
 
+test('of the ways to use a command one is needed, the later source wins, and one source may not name both', async (t) => {
+  const none = await refusal(loadConfig('serve', NONE), 'CONFIG_INVALID');
+  assert.equal(none.message, 'serve needs --store or --base-path');
+  assert.equal(none.hint, 'give --store URL or --base-path DIR');
+
+  const file = join(await scratch(t), 'presync.yaml');
+  await writeFile(file, 'store: file:///store\nbasePath: /node\n');
+  const both = await refusal(loadConfig('serve', { ...NONE, defaultFile: file }), 'CONFIG_INVALID');
+  assert.match(both.message, /--store .* and --base-path .* contradict each other/);
+  assert.match(both.hint ?? '', /command line/);
+  const view = await loadConfig('serve', { ...NONE, defaultFile: file, commandLine: { basePath: '/other' } });
+  assert.deepEqual([view.values.store, view.values.basePath], [undefined, '/other']);
+  const store = await loadConfig('serve', { ...NONE, defaultFile: file, commandLine: { store: 'memory:' } });
+  assert.deepEqual([store.values.store, store.values.basePath], ['memory:', undefined]);
+  // What takes both is not concerned.
+  const { values } = await loadConfig('snapshot', { ...NONE, defaultFile: file });
+  assert.deepEqual([values.store, values.basePath], ['file:///store', '/node']);
+});
+
 test('the table of options is sound', () => {
   assert.equal(new Set(OPTION_NAMES.map(environmentOf)).size, OPTION_NAMES.length);
   assert.equal(flagOf('insecureNoVerify'), '--insecure-no-verify');
@@ -288,7 +307,8 @@ test('the table of options is sound', () => {
     assert.ok(takers.length > 2, `no command takes ${name}`);
   }
   for (const command of COMMAND_NAMES) {
-    for (const name of commandOf(command).required) assert.ok(commandOf(command).options.includes(name));
+    for (const name of [...commandOf(command).required, ...(commandOf(command).oneOf ?? []).flat()])
+      assert.ok(commandOf(command).options.includes(name));
     assert.equal(new Set(commandOf(command).options).size, commandOf(command).options.length, command);
   }
 });

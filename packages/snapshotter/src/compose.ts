@@ -6,10 +6,37 @@ import type { Metrics } from '@presync/runtime/metrics';
 import type { ProgressSink } from '@presync/runtime/progress';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
+import type { SourceNodeOptions } from './lib/source-node.ts';
 import type { TakeSnapshotOptions } from './take-snapshot.ts';
 
 /** The options that the command and the daemon share. */
 export type TakeConfig = Omit<CommandConfig<'snapshot'>, 'dryRun'>;
+
+/** The options of everything that takes a frozen view and signs what is made of it. */
+export type ViewConfig = Pick<
+  TakeConfig,
+  | 'basePath'
+  | 'chain'
+  | 'backend'
+  | 'channel'
+  | 'pause'
+  | 'pid'
+  | 'pidFile'
+  | 'pauseBudget'
+  | 'rpc'
+  | 'genesis'
+  | 'minPeers'
+  | 'maxFinalityLag'
+  | 'anchorAge'
+  | 'viewDir'
+  | 'stateDir'
+  | 'signKey'
+  | 'insecureNoSign'
+  | 'expires'
+  | 'chunkSize'
+  | 'concurrency'
+  | 'prove'
+>;
 
 export interface ComposeParts {
   log: Logger;
@@ -18,11 +45,16 @@ export interface ComposeParts {
   signal: AbortSignal;
 }
 
-/** Puts the snapshot's parts together from configuration. The caller closes the store. */
-export async function composeTakeSnapshot(
-  config: TakeConfig,
-  parts: ComposeParts,
-): Promise<TakeSnapshotOptions> {
+/** What a frozen view and the snapshot of it take, put together from configuration. */
+export type ViewParts = Pick<
+  TakeSnapshotOptions,
+  keyof SourceNodeOptions | 'channel' | 'keys' | 'chunkSize' | 'concurrency' | 'prove' | 'progress'
+>;
+
+export async function composeView(
+  config: ViewConfig,
+  { log, progress, signal }: ComposeParts,
+): Promise<ViewParts> {
   if (config.signKey.length === 0 && !config.insecureNoSign) {
     throw new PresyncError(
       'CONFIG_INVALID',
@@ -34,14 +66,8 @@ export async function composeTakeSnapshot(
   }
   const keys = await Promise.all(config.signKey.map(readSigningKey));
   if (keys.length === 0)
-    parts.log.warn('snapshot.unsigned', 'INSECURE: snapshots are published without a signature');
-  const store = await composeStore(config.store, {
-    metrics: parts.metrics?.store,
-    access: await readStoreAccess(config),
-    signal: parts.signal,
-  });
+    log.warn('snapshot.unsigned', 'INSECURE: snapshots are published without a signature');
   return {
-    store,
     basePath: config.basePath,
     chain: config.chain,
     backend: config.backend,
@@ -60,11 +86,24 @@ export async function composeTakeSnapshot(
     stateDir: config.stateDir,
     viewDir: config.viewDir,
     chunkSize: config.chunkSize,
-    level: config.compressionLevel,
     concurrency: config.concurrency,
     prove: config.prove,
-    log: parts.log,
-    progress: parts.progress,
-    signal: parts.signal,
+    log,
+    progress,
+    signal,
   };
+}
+
+/** Puts the snapshot's parts together from configuration. The caller closes the store. */
+export async function composeTakeSnapshot(
+  config: TakeConfig,
+  parts: ComposeParts,
+): Promise<TakeSnapshotOptions> {
+  const view = await composeView(config, parts);
+  const store = await composeStore(config.store, {
+    metrics: parts.metrics?.store,
+    access: await readStoreAccess(config),
+    signal: parts.signal,
+  });
+  return { ...view, store, level: config.compressionLevel };
 }

@@ -4,14 +4,16 @@ import { errnoOf, messageOf, PresyncError, throwIfAborted } from '@presync/runti
 import type { Logger } from '@presync/runtime/log';
 import type { Metrics } from '@presync/runtime/metrics';
 import type { ObjectStore } from '@presync/store/object-store';
+import { openRanges } from '@presync/store/open-object';
 import { createPace } from '@presync/store/with-bandwidth';
+import type { MadeStore } from '@presync/store/with-made-objects';
 import { openRepository } from '@presync/transfer/repository';
 import type { FastifyInstance } from 'fastify';
 import { addObjectRoutes } from './lib/object-server.ts';
 
 export interface ServeOptions {
   /** Holds the repository that is offered. The caller closes it. */
-  store: ObjectStore;
+  store: ObjectStore | MadeStore;
   listen: { host: string; port: number };
   /** File with the bearer token that clients must send. */
   tokenFile?: string | undefined;
@@ -115,6 +117,7 @@ async function createApp({
   app.server.setTimeout(STALL_MS);
   addObjectRoutes(app, {
     store,
+    open: async (info, call) => ('open' in store ? store.open(info, call) : openRanges(store, info, call)),
     isImmutable: isContentKey,
     token,
     maxAnswers,

@@ -27,6 +27,8 @@ export interface Sources {
     options: CallOptions & { maxBytes: number },
     prove: (bytes: Uint8Array) => Promise<void>,
   ): Promise<void>;
+  /** Asks the sources at a location no more, as one that turned out to hold other objects. */
+  leaveOut(location: string, reason: string): void;
   /** What each source did so far, in their order. */
   report(): SourceReport[];
 }
@@ -293,6 +295,9 @@ export function createSources(options: SourcesOptions): Sources {
         const asleep = Math.max(0, Math.min(...left.map(({ restUntil }) => restUntil)) - performance.now());
         await sleep(Math.min(asleep, MAX_RETRY_AFTER_MS) + Math.random() * bound, signal);
       }
+    },
+    leaveOut(location, reason) {
+      for (const { store, report } of sources) if (store.location === location) report.dropped ??= reason;
     },
     report: () => sources.map(({ report }) => ({ ...report, failures: { ...report.failures } })),
   };

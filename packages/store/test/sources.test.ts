@@ -101,6 +101,16 @@ test('a source that lies is asked twice for an object, and not at all after a fe
   assert.match(first?.dropped ?? '', /not what their names say/);
 });
 
+test('a source that is left out is not asked, and its report says why', async () => {
+  const sources = several([lying('a'), good('b')]);
+  sources.leaveOut('a', 'it holds another repository');
+  await fetchOne(sources);
+  const [first, second] = sources.report();
+  assert.deepEqual(first?.failures, {});
+  assert.equal(first?.dropped, 'it holds another repository');
+  assert.equal(second?.objects, 1);
+});
+
 test('damage on the way is mended by asking again', async () => {
   const sources = several([
     source('a', async (_options, call) => (call === 1 ? Buffer.from('noise') : RIGHT)),

@@ -1,28 +1,19 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type ChunkLayout, compareFiles, planChunks } from '@presync/format/chunks';
+import { compareFiles } from '@presync/format/chunks';
 import { DEFAULT_LEVEL } from '@presync/format/codec';
-import { createIndexWriter, type IndexDigest, type StoredChunk } from '@presync/format/index-file';
 import type { Manifest } from '@presync/format/manifest';
 import type { PrivateKey } from '@presync/format/signature';
-import { isPresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { putChunk } from './lib/chunk-objects.ts';
 import { type ChunkTable, createChunkTable } from './lib/chunk-table.ts';
-import { type ChunkWorkers, createChunkWorkers } from './lib/chunk-workers.ts';
-import { boundedConcurrency, mapOrdered } from './lib/concurrency.ts';
+import { createChunkWorkers } from './lib/chunk-workers.ts';
+import { boundedConcurrency } from './lib/concurrency.ts';
 import { dropLease, takeLease } from './lib/lease.ts';
-import { chunksOf } from './lib/local-index.ts';
+import { loadPrevious } from './lib/previous.ts';
 import { promote, prove, publish } from './lib/publish.ts';
-import { readSource } from './lib/read-source.ts';
 import { createUnchanged, remember } from './lib/source-reuse.ts';
-import {
-  assertChannel,
-  downloadIndex,
-  type Repository,
-  readLatest,
-  resolveSnapshot,
-  type Snapshot,
-} from './repository.ts';
+import { type StoreChunksResult, storeChunks } from './lib/store-chunks.ts';
+import { assertChannel, type Repository, readLatest } from './repository.ts';
 import type { SourceFile } from './source.ts';
 
 /** Everything of the manifest that the pipeline does not find out itself. */
@@ -66,7 +57,8 @@ export interface UploadResult {
   promoted: boolean;
 }
 
-const DEFAULT_CONCURRENCY = 8;
+/** Chunks that are read at a time. */
+export const DEFAULT_CONCURRENCY = 8;
 
 /**
  * Stores a frozen view as the channel's next snapshot: chunks, index, manifest, and, once it is proved, `latest`. Nothing that a manifest names is
@@ -86,7 +78,7 @@ export async function uploadSnapshot(options: UploadOptions): Promise<UploadResu
       latest === undefined ? undefined : await loadPrevious(options, known, join(scratch, 'previous.zst'));
 
     const indexPath = join(scratch, 'index.zst');
-    const stored = await storeChunks(options, known, indexPath);
+    const stored = await storeView(options, known, indexPath);
     await options.onRead?.();
 
     const published = await publish(options, {
@@ -124,134 +116,30 @@ export async function uploadSnapshot(options: UploadOptions): Promise<UploadResu
   }
 }
 
-/** Fills `known` from the newest snapshot, if that one is sound and, where this writer signs, signed by one of its keys. */
-async function loadPrevious(
-  options: UploadOptions,
-  known: ChunkTable,
-  indexPath: string,
-): Promise<Snapshot | undefined> {
-  const { repository, channel, keys, signal } = options;
-  const previous = await resolveSnapshot(repository, {
-    channel,
-    snapshot: 'latest',
-    trusted: 'anybody',
-    allowExpired: true,
-    signal,
-  });
-  try {
-    await resolveSnapshot(repository, {
-      channel,
-      snapshot: previous.manifest.sequence,
-      trusted: keys.length > 0 ? keys : 'anybody',
-      allowExpired: true,
-      signal,
-    });
-    await downloadIndex(repository, previous.manifest, indexPath, { signal });
-    for await (const chunk of chunksOf(repository, previous.manifest, indexPath, signal)) known.add(chunk);
-  } catch (error) {
-    if (!isPresyncError(error) || error.exitCode !== 4) throw error;
-    // A snapshot that cannot be trusted is not built upon; everything is then offered to the store anew.
-    options.onEvent?.(
-      'snapshot.previous_unusable',
-      'the newest snapshot cannot be built upon; everything is offered anew',
-      {
-        sequence: previous.manifest.sequence,
-        code: error.code,
-        reason: error.message,
-      },
-    );
-  }
-  return previous;
-}
-
-interface StoreResult {
-  digest: IndexDigest;
-  totals: Manifest['totals'];
-  readBytes: number;
-  addedChunks: number;
-}
-
 /** Reads, hashes, compresses, proves and puts what is new, and writes the index. */
-async function storeChunks(
+async function storeView(
   options: UploadOptions,
   known: ChunkTable,
   indexPath: string,
-): Promise<StoreResult> {
-  const concurrency = boundedConcurrency(
-    options.concurrency ?? DEFAULT_CONCURRENCY,
-    options.repository.chunkSize,
-  );
-  const workers = createChunkWorkers({ concurrency });
-  try {
-    return await storeWith(workers, options, { known, indexPath, concurrency });
-  } finally {
-    await workers.close();
-  }
-}
-
-async function storeWith(
-  workers: ChunkWorkers,
-  options: UploadOptions,
-  { known, indexPath, concurrency }: { known: ChunkTable; indexPath: string; concurrency: number },
-): Promise<StoreResult> {
+): Promise<StoreChunksResult> {
   const { repository, signal, level = DEFAULT_LEVEL } = options;
   const { store, chunkSize } = repository;
+  const concurrency = boundedConcurrency(options.concurrency ?? DEFAULT_CONCURRENCY, chunkSize);
   const files = [...options.files].sort(compareFiles);
-  const unchanged = await createUnchanged(options, workers, files, known);
-  const inFlight = new Map<string, Promise<{ stored: StoredChunk; added: number }>>();
-  const counted = createChunkTable();
-  const totals = { files: 0, chunks: 0, bytes: 0, unique: 0, stored: 0, added: 0 };
-  let readBytes = 0;
-  let addedChunks = 0;
-
-  async function chunkOf(layout: ChunkLayout<SourceFile>, abort: AbortSignal): Promise<StoredChunk> {
-    const skipped = unchanged(layout);
-    if (skipped !== undefined) return skipped;
-    throwIfAborted(abort);
-    const { sha256, kept } = await readSource(workers, layout);
-    readBytes += layout.length;
-    const before = known.get(sha256) ?? inFlight.get(sha256);
-    if (before !== undefined) {
-      await workers.run({ kind: 'drop', kept });
-      return 'sha256' in before ? before : (await before).stored;
-    }
-    const task = putChunk(store, workers, { sha256, length: layout.length, kept }, { level, signal: abort });
-    inFlight.set(sha256, task);
-    try {
-      const { stored, added } = await task;
-      known.add(stored);
-      totals.added += added;
-      if (added > 0) addedChunks += 1;
-      return stored;
-    } finally {
-      inFlight.delete(sha256);
-    }
-  }
-
-  const index = createIndexWriter(indexPath, { chunkSize });
+  const workers = createChunkWorkers({ concurrency });
   try {
-    const work = async (layout: ChunkLayout<SourceFile>, abort: AbortSignal) => ({
-      layout,
-      chunk: await chunkOf(layout, abort),
+    return await storeChunks(workers, {
+      files,
+      chunkSize,
+      indexPath,
+      concurrency,
+      known,
+      unchanged: await createUnchanged(options, workers, files, known),
+      keep: (chunk, abort) => putChunk(store, workers, chunk, { level, signal: abort }),
+      onProgress: options.onProgress,
+      signal,
     });
-    for await (const { layout, chunk } of mapOrdered(
-      planChunks(files, chunkSize),
-      { concurrency, signal },
-      work,
-    )) {
-      for (const file of layout.begins) await index.file(file);
-      await index.chunk(chunk);
-      if (counted.get(chunk.sha256) === undefined) {
-        counted.add(chunk);
-        totals.unique += chunk.length;
-        totals.stored += chunk.storedSize;
-      }
-      options.onProgress?.(layout.length);
-    }
-    const { digest, totals: indexed } = await index.finish();
-    return { digest, totals: { ...totals, ...indexed }, readBytes, addedChunks };
-  } catch (error) {
-    await index.abort();
-    throw error;
+  } finally {
+    await workers.close();
   }
 }

@@ -5,8 +5,14 @@ import { errnoOf, ioError, PresyncError, throwIfAborted } from '@presync/runtime
 import type { DatabaseLayout } from '../layout.ts';
 import { isAlive, ownProcess } from './proc.ts';
 
-/** `view-<pid>-<start time>-<random>`: the name tells whose it is, so that a folder without its owner can be found. */
+/**
+ * `view-<pid>-<start time>-<random>`: the name tells whose it is, so that a folder without its owner can be found. Pids are those of one PID
+ * namespace: presyncs that take views of one database share it with the node anyway, which they have to pause.
+ */
 const VIEW_NAME = /^view-(\d{1,10})-(\d{1,20})-[0-9a-f]{16}$/;
+
+/** Times that the folder of views is made anew while others prune it away. */
+const ATTEMPTS = 100;
 
 /** Beside the database folder. */
 const OWN_FOLDER = '.presync';
@@ -24,29 +30,46 @@ export async function createViewFolder(
   const owner = ownProcess();
   const dir = join(parent, `view-${owner.pid}-${owner.startTime}-${randomBytes(8).toString('hex')}`);
   try {
-    await mkdir(parent, { recursive: viewDir !== undefined, mode: 0o700 }).catch((error: unknown) => {
-      if (errnoOf(error) !== 'EEXIST') throw error;
-    });
-    if (!(await lstat(parent)).isDirectory()) {
-      throw new PresyncError('IO_FAILED', `${parent} is not a folder`, {
-        hint: 'remove it, or choose another folder for frozen views',
-      });
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return { dir, sameDevice: await makeIn(parent, dir, layout, viewDir) };
+      } catch (error) {
+        // Another presync's last view went, and the folder with it, between two of our steps.
+        if (errnoOf(error) !== 'ENOENT' || attempt >= ATTEMPTS) throw error;
+      }
     }
-    const sameDevice = (await lstat(parent)).dev === (await lstat(layout.dir)).dev;
-    if (!sameDevice && viewDir === undefined) {
-      throw new PresyncError(
-        'CONFIG_INVALID',
-        `${layout.dir} is the root of a file system of its own, so no frozen view of it can be made beside it`,
-        {
-          hint: 'mount the disk at a folder further up, or name a folder for frozen views, which will be filled with a whole copy',
-        },
-      );
-    }
-    await mkdir(dir, { mode: 0o700 });
-    return { dir, sameDevice };
   } catch (error) {
     throw ioError(error, 'make the folder', dir);
   }
+}
+
+/** Makes the folder of views, where it is not there, and one view's in it. Tells whether it is on the database's file system. */
+async function makeIn(
+  parent: string,
+  dir: string,
+  layout: DatabaseLayout,
+  viewDir: string | undefined,
+): Promise<boolean> {
+  await mkdir(parent, { recursive: viewDir !== undefined, mode: 0o700 }).catch((error: unknown) => {
+    if (errnoOf(error) !== 'EEXIST') throw error;
+  });
+  if (!(await lstat(parent)).isDirectory()) {
+    throw new PresyncError('IO_FAILED', `${parent} is not a folder`, {
+      hint: 'remove it, or choose another folder for frozen views',
+    });
+  }
+  const sameDevice = (await lstat(parent)).dev === (await lstat(layout.dir)).dev;
+  if (!sameDevice && viewDir === undefined) {
+    throw new PresyncError(
+      'CONFIG_INVALID',
+      `${layout.dir} is the root of a file system of its own, so no frozen view of it can be made beside it`,
+      {
+        hint: 'mount the disk at a folder further up, or name a folder for frozen views, which will be filled with a whole copy',
+      },
+    );
+  }
+  await mkdir(dir, { mode: 0o700 });
+  return sameDevice;
 }
 
 export async function removeViewFolder(dir: string): Promise<void> {
@@ -87,7 +110,11 @@ export async function removeStaleViews(
     if (match?.[1] === undefined || match[2] === undefined) continue;
     if (isAlive({ pid: Number(match[1]), startTime: match[2] })) continue;
     const dir = join(parent, name);
-    if (!(await lstat(dir)).isDirectory()) continue;
+    // Another presync may be sweeping here too.
+    const found = await lstat(dir).catch((error: unknown) => {
+      if (errnoOf(error) !== 'ENOENT') throw ioError(error, 'look at', dir);
+    });
+    if (found?.isDirectory() !== true) continue;
     await removeViewFolder(dir);
     removed.push(dir);
   }

@@ -1,15 +1,18 @@
 import { timingSafeEqual } from 'node:crypto';
 import { Readable } from 'node:stream';
-import { isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
+import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { cacheControl } from '@presync/store/cache-control';
 import { isKey } from '@presync/store/keys';
 import { LIST_PAGE_OBJECTS, LIST_PATH } from '@presync/store/listing';
-import type { ObjectStore } from '@presync/store/object-store';
+import type { CallOptions, ObjectInfo, ObjectStore } from '@presync/store/object-store';
+import type { OpenObject } from '@presync/store/open-object';
 import type { Pace } from '@presync/store/with-bandwidth';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
 export interface ObjectRoutesOptions {
   store: ObjectStore;
+  /** Opens an object of the store for one answer. */
+  open(info: ObjectInfo, options: CallOptions): Promise<OpenObject>;
   /** True for objects that are never replaced. */
   isImmutable(key: string): boolean;
   /** Clients must send it as a bearer token. */
@@ -79,46 +82,60 @@ export function addObjectRoutes(app: FastifyInstance, options: ObjectRoutesOptio
     if (found === undefined) return absent(reply);
     const { size, version } = found;
     const etag = etagOf(version);
+    const range = rangeOf(request, size);
+    const unchanged = request.headers['if-none-match'] === etag;
+    const { offset, length } =
+      range === 'beyond' || range === undefined ? { offset: 0, length: size } : range;
+    const wanted = request.method !== 'HEAD' && !unchanged && range !== 'beyond' && length > 0;
+    // Before any header is set: an error must not carry those of the object.
+    const body = wanted ? await openBody(found, reply, offset, length) : Readable.from([]);
     reply
       .header('etag', etag)
       .header('accept-ranges', 'bytes')
       .header('cache-control', cacheControl(options.isImmutable(key)))
       .header('content-type', key.endsWith('.json') ? 'application/json' : 'application/octet-stream');
-    if (request.headers['if-none-match'] === etag) return reply.code(304).send();
-    const range = rangeOf(request, size);
+    if (unchanged) return reply.code(304).send();
     if (range === 'beyond') return reply.code(416).header('content-range', `bytes */${size}`).send();
-    const { offset, length } = range ?? { offset: 0, length: size };
     if (range !== undefined)
       reply.code(206).header('content-range', `bytes ${offset}-${offset + length - 1}/${size}`);
-    reply.header('content-length', String(length));
     // Fastify gives the length of any other payload that it drops, and reads a stream that it drops to its end.
-    if (request.method === 'HEAD' || length === 0) return reply.send(Readable.from([]));
-    return reply.send(
-      Readable.from(blocks(key, version, offset, length), { objectMode: false, highWaterMark: 1 }),
-    );
+    return reply.header('content-length', String(length)).send(body);
   });
 
-  async function* blocks(
-    key: string,
-    version: string,
+  /** The bytes of an answer, from an object that is held open until the answer has left or its client has gone. */
+  async function openBody(
+    info: ObjectInfo,
+    reply: FastifyReply,
     offset: number,
     length: number,
+  ): Promise<Readable> {
+    const gone = new AbortController();
+    const leave = (): void => gone.abort(new PresyncError('ABORTED', 'the client has gone'));
+    reply.raw.once('close', leave);
+    // Nobody may have listened when it closed.
+    if (reply.raw.closed) leave();
+    const object = await options.open(info, { signal: gone.signal });
+    if (gone.signal.aborted) object.close();
+    else gone.signal.addEventListener('abort', () => object.close(), { once: true });
+    return Readable.from(blocks(object, { offset, length }, gone.signal), {
+      objectMode: false,
+      highWaterMark: 1,
+    });
+  }
+
+  async function* blocks(
+    object: OpenObject,
+    { offset, length }: { offset: number; length: number },
+    gone: AbortSignal,
   ): AsyncGenerator<Uint8Array> {
     for (let at = 0; at < length; at += BLOCK_BYTES) {
       const wanted = Math.min(BLOCK_BYTES, length - at);
-      const settle = await options.pace?.take(wanted, signal);
-      const part = await store.read(key, {
-        range: { offset: offset + at, length: wanted },
-        maxBytes: wanted,
-        signal,
-      });
-      settle?.(part.bytes.length);
-      // The answer breaks off, and the client sees that it is short: better than parts of two objects.
-      if (part.version !== version || part.bytes.length !== wanted)
-        throw new PresyncError('STORE_FAILED', `${key} was replaced while it was served`, {
-          retryable: true,
-        });
-      yield part.bytes;
+      const settle = await options.pace?.take(wanted, gone);
+      throwIfAborted(gone);
+      // What fails here breaks the answer off, and the client sees that it is short: better than parts of two objects.
+      const bytes = await object.read({ offset: offset + at, length: wanted });
+      settle?.(bytes.length);
+      yield bytes;
     }
   }
 
@@ -128,6 +145,8 @@ export function addObjectRoutes(app: FastifyInstance, options: ObjectRoutesOptio
       : isPresyncError(error) && error.retryable
         ? 503
         : 500;
+    const retryAfterMs = isPresyncError(error) ? error.retryAfterMs : undefined;
+    if (retryAfterMs !== undefined) reply.header('retry-after', String(Math.ceil(retryAfterMs / 1000)));
     return reply
       .code(status)
       .header('cache-control', 'no-store')

@@ -129,7 +129,10 @@ function describe(error: unknown, key: string, files: string): unknown {
   const hint =
     'restore an older snapshot (see "presync list"), or take a new one after removing the damaged object';
   if (isPresyncError(error, 'OBJECT_NOT_FOUND')) {
-    return new PresyncError('CHUNK_MISSING', `${key} is missing; it holds ${files}`, { cause: error, hint });
+    return new PresyncError('CHUNK_MISSING', `${key} is missing; it holds ${files}`, {
+      cause: error,
+      hint: `${hint}. A peer that was started anew offers a new snapshot: then run the same command again, which keeps what is in place`,
+    });
   }
   if (isPresyncError(error, 'OBJECT_TOO_LARGE')) {
     return new PresyncError('CHUNK_CORRUPT', `${key} is larger than the index says; it holds ${files}`, {

@@ -19,6 +19,10 @@ export type ChunkTask =
   /** Compresses the plaintext that `read` kept under that id, and proves the frame by decoding it. */
   | { kind: 'encode'; kept: number; level: number }
   | { kind: 'drop'; kept: number }
+  /** Tells what the raw frame around the plaintext that `read` kept under that id is, without making it, and lets go of the plaintext. */
+  | { kind: 'measure'; kept: number }
+  /** Builds a chunk's plaintext from files, proves it, and gives the raw frame around it. */
+  | { kind: 'frame'; shape: ChunkShape; sha256: string }
   /** Decodes a frame and proves its plaintext and, with a shape, the tar headers in it; `write` puts its contents into files. */
   | {
       kind: 'decode';
@@ -40,6 +44,9 @@ export interface ChunkAnswers {
   read: { sha256: string; kept: number } | undefined;
   encode: { frame: Uint8Array; storedSha256: string };
   drop: undefined;
+  measure: { storedSize: number; storedSha256: string };
+  /** Without a frame when the files hold something else; `missing` when one is not there or too short. */
+  frame: { frame: Uint8Array } | { frame: undefined; missing: boolean };
   decode: { storedSha256: string | undefined };
   match: { matches: boolean };
   zero: undefined;

@@ -3,10 +3,11 @@
  * `docs/decisions` for why.
  */
 
-import { hash } from 'node:crypto';
+import { createHash, hash } from 'node:crypto';
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { type Codec, createCodec } from '@presync/format/codec';
+import { rawFrame, rawFrameLength, rawFramePieces } from '@presync/format/frame';
 import { discard } from '@presync/format/memory';
 import { tarHeader } from '@presync/format/tar';
 import { errnoOf, ioError, isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
@@ -52,6 +53,10 @@ async function handle(
     case 'drop':
       release(task.kept);
       return { answer: undefined, transfer: [] };
+    case 'measure':
+      return { answer: measure(task), transfer: [] };
+    case 'frame':
+      return frame(task);
     case 'decode':
       return { answer: await decode(task, codec), transfer: [] };
     case 'match': {
@@ -120,6 +125,36 @@ async function encode(
     return { answer: { frame: own, storedSha256: digest(own) }, transfer: [own.buffer] };
   } finally {
     release(task.kept);
+  }
+}
+
+function measure(task: ChunkTask & { kind: 'measure' }): ChunkAnswers['measure'] {
+  const entry = kept.get(task.kept);
+  if (entry === undefined)
+    throw new PresyncError('INTERNAL', 'a chunk worker was asked to measure what it does not have');
+  try {
+    const stored = createHash('sha256');
+    for (const piece of rawFramePieces(entry.plain)) stored.update(piece);
+    return { storedSize: rawFrameLength(entry.plain.length), storedSha256: stored.digest('hex') };
+  } finally {
+    release(task.kept);
+  }
+}
+
+async function frame({
+  shape,
+  sha256,
+}: ChunkTask & { kind: 'frame' }): Promise<{ answer: ChunkAnswers['frame']; transfer: ArrayBuffer[] }> {
+  const plain = await readShape(shape);
+  if (plain === undefined) return { answer: { frame: undefined, missing: true }, transfer: [] };
+  try {
+    const bytes = plain.subarray(0, shape.length);
+    // The frame is made of the very bytes that were hashed, so what leaves this machine is what was proved.
+    if (digest(bytes) !== sha256) return { answer: { frame: undefined, missing: false }, transfer: [] };
+    const made = rawFrame(bytes);
+    return { answer: { frame: made }, transfer: [made.buffer] };
+  } finally {
+    free.push(plain);
   }
 }
 

@@ -79,7 +79,12 @@ export function createChunkWorkers({ concurrency }: { concurrency: number }): Ch
       const id = nextId++;
       const keeper = 'kept' in task ? keepers.get(task.kept) : undefined;
       if ('kept' in task) keepers.delete(task.kept);
-      const member = keeper ?? members.reduce((least, other) => (other.load < least.load ? other : least));
+      // A thread that has ended has nothing to do any more, and must not be taken for an idle one.
+      const member =
+        keeper ??
+        members.reduce((least, other) =>
+          least.ended || (!other.ended && other.load < least.load) ? other : least,
+        );
       if (task.kind === 'read') keepers.set(id, member);
       member.load += 1;
       const frame = 'frame' in task && ownsItsBuffer(task.frame) ? [task.frame.buffer] : [];

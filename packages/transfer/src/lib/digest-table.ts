@@ -8,6 +8,8 @@ export interface DigestTable {
   get(digest: Buffer): Buffer | undefined;
   /** False when the table is full; an existing entry keeps its first value. */
   set(digest: Buffer, value: Buffer): boolean;
+  /** The digests that begin with that byte, in order. */
+  startingWith(byte: number): Buffer[];
 }
 
 const DIGEST_LENGTH = 32;
@@ -72,6 +74,15 @@ export function createDigestTable(valueLength: number, maxEntries = MAX_TABLE_EN
       used[index] = 1;
       size += 1;
       return true;
+    },
+    startingWith(byte) {
+      const found: Buffer[] = [];
+      for (let index = 0; index < capacity; index++) {
+        const at = index * row;
+        if (used[index] === 1 && rows[at] === byte)
+          found.push(Buffer.from(rows.subarray(at, at + DIGEST_LENGTH)));
+      }
+      return found.sort(Buffer.compare);
     },
   };
 }
