@@ -8,7 +8,9 @@ import type { Metrics } from '@presync/runtime/metrics';
 import type { ProgressSink } from '@presync/runtime/progress';
 import { type AccessConfig, readStoreAccess } from '@presync/store/access';
 import { composeSources } from '@presync/store/compose';
+import { createDownloads } from '@presync/store/download';
 import type { FindSnapshotOptions } from './find-snapshot.ts';
+import type { RestoreArchiveOptions } from './restore-archive.ts';
 import type { RestoreDatabaseOptions } from './restore-database.ts';
 
 export interface ComposeParts {
@@ -62,7 +64,9 @@ export async function composeFind(config: FindConfig, parts: ComposeParts): Prom
 }
 
 /** The options that restore and bootstrap share. */
-export type RestoreConfig = Omit<CommandConfig<'restore'>, 'yes'>;
+export type RestoreConfig = Omit<CommandConfig<'restore'>, 'yes' | 'store' | 'archive' | 'archiveSha256'> & {
+  store: string;
+};
 
 /** Puts the restore's parts together from configuration. The caller closes the sources. */
 export async function composeRestore(
@@ -77,6 +81,51 @@ export async function composeRestore(
     concurrency: config.concurrency,
     dryRun: config.dryRun,
     progress: parts.progress,
+  };
+}
+
+/** Puts the parts of a restore from an archive together. The caller closes the downloads. */
+export async function composeArchive(
+  config: CommandConfig<'restore'> & { archive: string },
+  { log, progress, signal }: ComposeParts & { progress: ProgressSink },
+): Promise<RestoreArchiveOptions> {
+  const { existing, archiveSha256 } = config;
+  if (existing === 'reuse') {
+    throw new PresyncError('USAGE', 'an archive has no chunks, so none of an old database can be reused', {
+      hint: 'use --existing replace, or restore from a repository',
+    });
+  }
+  if (archiveSha256 === undefined) {
+    if (!config.insecureNoVerify) {
+      throw new PresyncError('CONFIG_INVALID', 'nothing proves an archive that others publish', {
+        hint: 'give the SHA-256 that its publisher tells with --archive-sha256, or accept whatever comes with --insecure-no-verify',
+      });
+    }
+    log.warn(
+      'archive.unproved',
+      'INSECURE: nothing proves this archive, so whoever made it, or stands between, decides what this node runs on',
+    );
+  }
+  return {
+    archive: config.archive,
+    sha256: archiveSha256,
+    downloads: createDownloads({
+      access: await readStoreAccess(config),
+      onRetry: ({ location, offset, reason }) =>
+        log.warn('download.retried', `${location} is asked again from byte ${offset} on: ${reason}`, {
+          offset,
+        }),
+    }),
+    basePath: config.basePath,
+    chain: config.chain,
+    backend: config.backend,
+    existing,
+    owner: config.owner,
+    concurrency: config.concurrency,
+    dryRun: config.dryRun,
+    progress,
+    log,
+    signal,
   };
 }
 

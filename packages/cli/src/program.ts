@@ -122,11 +122,12 @@ function addCommand(
     if (!definition.options.includes(option)) continue;
     const { kind, description } = optionOf(option);
     const fallback = defaultText(option);
+    const others = (definition.oneOf ?? [])
+      .filter((group) => group.includes(option))
+      .flatMap((group) => group.filter((other) => other !== option));
     const notes = [
       ...(definition.required.includes(option) ? ['required'] : []),
-      ...(definition.oneOf ?? [])
-        .filter((group) => group.includes(option))
-        .map((group) => `one of ${group.map(flagOf).join(' and ')} is required`),
+      ...(others.length > 0 ? [`this or ${others.map(flagOf).join(' or ')} is required`] : []),
       ...(fallback === undefined ? [] : [`default: ${fallback}`]),
       `env: ${environmentOf(option)}`,
     ];

@@ -8,6 +8,8 @@ const FRAME_MAGIC = 0xfd2fb528;
 const SKIPPABLE_MAGIC = 0x184d2a50;
 /** 2 GiB, the most that `zstd --long=31` asks for; what is used is what the frame's own header says. */
 const DEFAULT_WINDOW_LOG_MAX = 27;
+/** Bytes of plaintext that come at a time. With zlib's own 16 KiB, what surrounds them costs more than they do. */
+const PIECE = 256 * 1024;
 
 export interface DecodeZstdOptions {
   /** What is decoded, for errors. */
@@ -45,6 +47,7 @@ async function* decodeFrame(
 ): AsyncGenerator<Uint8Array> {
   const input = Readable.from(frameBytes(reader, what), { objectMode: false });
   const decoder = zlib.createZstdDecompress({
+    chunkSize: PIECE,
     params: { [zlib.constants.ZSTD_d_windowLogMax]: windowLogMax },
   });
   input.on('error', (error) => decoder.destroy(error));

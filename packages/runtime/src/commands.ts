@@ -77,9 +77,10 @@ export const COMMANDS = {
     exits: [6, 7, 8, 9],
   },
   restore: {
-    summary: 'Restore a snapshot by hand',
-    options: [...RESTORE, 'yes', ...COMMON],
-    required: ['basePath', 'store'],
+    summary: 'Restore a snapshot by hand, or a database archive that others publish',
+    options: [...RESTORE, 'archive', 'archiveSha256', 'yes', ...COMMON],
+    required: ['basePath'],
+    oneOf: [['store', 'archive']],
     arguments: [],
     exits: [4, 5, 6, 7, 9],
   },

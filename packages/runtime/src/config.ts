@@ -125,10 +125,10 @@ export async function loadConfig<C extends CommandName>(
  */
 export function assertRequired(command: CommandName, lookUp: (name: OptionName) => unknown): void {
   for (const name of commandOf(command).required) {
-    if (lookUp(name) === undefined) throw missing(command, name);
+    if (lookUp(name) === undefined) throw missing(command, [name]);
   }
   for (const group of commandOf(command).oneOf ?? []) {
-    if (group.every((name) => lookUp(name) === undefined)) throw missingAll(command, group);
+    if (group.every((name) => lookUp(name) === undefined)) throw missing(command, group);
   }
 }
 
@@ -263,17 +263,13 @@ function explain(name: OptionName, { value, source }: Found): ExplainedOption {
   return { name, value: shown, source };
 }
 
-function missing(command: CommandName, name: OptionName): PresyncError {
-  const inFile = optionOf(name).inFile === false ? '' : `, or ${name} in the configuration file`;
-  return new PresyncError('CONFIG_INVALID', `${command} needs ${flagOf(name)}`, {
-    hint: `give ${flagOf(name)} ${optionOf(name).kind.placeholder ?? ''}, or set ${environmentOf(name)}${inFile}`,
+function missing(command: CommandName, group: readonly OptionName[]): PresyncError {
+  const ways = group.map((name) => {
+    const inFile = optionOf(name).inFile === false ? '' : `, or ${name} in the configuration file`;
+    return `give ${flagOf(name)} ${optionOf(name).kind.placeholder ?? ''}, or set ${environmentOf(name)}${inFile}`;
   });
-}
-
-function missingAll(command: CommandName, group: readonly OptionName[]): PresyncError {
-  const given = group.map((name) => `${flagOf(name)} ${optionOf(name).kind.placeholder ?? ''}`.trimEnd());
   return new PresyncError('CONFIG_INVALID', `${command} needs ${group.map(flagOf).join(' or ')}`, {
-    hint: `give ${given.join(' or ')}`,
+    hint: ways.join('; or '),
   });
 }
 

@@ -32,7 +32,10 @@ export const ERROR_CODES = {
   GATE_SHUT: { exit: 3, meaning: 'The node is not in a state from which a good snapshot can be taken.' },
 
   // Verification: exit 4
-  FORMAT_INVALID: { exit: 4, meaning: 'An object of the repository does not follow the format.' },
+  FORMAT_INVALID: {
+    exit: 4,
+    meaning: 'An object of the repository, or an archive, does not follow its format or is cut short.',
+  },
   FORMAT_TOO_NEW: {
     exit: 4,
     meaning: 'The repository or snapshot needs a newer presync, or a feature that this one lacks.',
@@ -57,9 +60,16 @@ export const ERROR_CODES = {
   MANIFEST_FOREIGN: { exit: 4, meaning: 'The snapshot belongs to another chain.' },
   PATH_UNSAFE: {
     exit: 4,
-    meaning: 'A path in the index would leave the target, or clashes with another path.',
+    meaning: 'A path in an index or archive would leave the target, or clashes with another path.',
   },
   CONTENT_MISMATCH: { exit: 4, meaning: 'What was read back is not what was written.' },
+  ARCHIVE_UNFIT: {
+    exit: 4,
+    meaning:
+      'An archive holds no database, several of them, or something that no database has, such as links.',
+  },
+  ARCHIVE_MISMATCH: { exit: 4, meaning: 'An archive does not have the SHA-256 that was demanded.' },
+  DATABASE_INCOMPLETE: { exit: 4, meaning: 'A database lacks files without which no node can open it.' },
 
   // Not found: exit 5
   REPOSITORY_NOT_FOUND: { exit: 5, meaning: 'There is no presync repository at the store URL.' },

@@ -15,6 +15,7 @@ import {
   owner,
   pattern,
   powerOfTwoBytes,
+  sha256,
   snapshotReference,
   text,
   timezone,
@@ -67,6 +68,17 @@ export const OPTIONS = {
     kind: text('URL', 'a store URL, such as s3://bucket/prefix?region=eu-central-1 or file:///srv/presync'),
     description: 'The object store that holds the repository. Credentials never belong in the URL.',
     environment: 'PRESYNC_STORE_URL',
+  },
+  archive: {
+    kind: text('URL|FILE', 'an http or https URL, or the path of a file'),
+    description:
+      'Restore from what others publish, not from a repository: a .tar, plain or with zstd, LZ4 or gzip, or the base URL of a file list.',
+    inFile: false,
+  },
+  archiveSha256: {
+    kind: sha256(),
+    description: 'SHA-256 that the archive must have, as its file stands on the server.',
+    inFile: false,
   },
   source: {
     kind: list(text('URL', 'a store URL, such as https://cdn.example/presync or peer+http://10.0.0.5:9617')),
@@ -149,7 +161,7 @@ export const OPTIONS = {
   },
   insecureNoVerify: {
     kind: flag(),
-    description: 'Use snapshots without checking who signed them.',
+    description: 'Use snapshots without checking who signed them, and archives that nothing proves.',
     default: false,
   },
   insecureNoSign: {

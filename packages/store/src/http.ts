@@ -1,41 +1,22 @@
-import * as http from 'node:http';
-import * as https from 'node:https';
 import { PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { assertKey, assertPrefix } from './keys.ts';
 import { announced } from './lib/announced.ts';
 import { malformed, type StoreCall } from './lib/answer-errors.ts';
 import { receive, receiveAll, receiveWindow } from './lib/body.ts';
 import { assertRange, assertWithin, notFound, tooLarge } from './lib/calls.ts';
-import { answerError, type Reply, requestError, statusOf } from './lib/http-errors.ts';
+import { createHttpClient, type HttpClientOptions } from './lib/http-client.ts';
+import { type Reply, statusOf } from './lib/http-errors.ts';
 import { listPages } from './listing.ts';
 import type { CallOptions, ObjectData, ObjectInfo, ObjectStore, ReadOptions } from './object-store.ts';
 
-/** What a web server or peer wants to see. */
-export interface HttpAccess {
-  /** Gives the `Authorization` header for an origin (`https://host:port`); it is sent nowhere else, also after a redirect. */
-  authorization?: ((origin: string) => string | undefined) | undefined;
-  /** Client certificate and its private key, PEM. */
-  cert?: string | undefined;
-  key?: string | undefined;
-}
+export type { HttpAccess } from './lib/http-client.ts';
 
-export interface HttpStoreOptions {
+export interface HttpStoreOptions extends HttpClientOptions {
   /** `http://host[:port][/path]`, without a slash at its end. */
   base: string;
   /** True for another machine's `presync serve`, which lists and tells its versions. */
   peer?: boolean | undefined;
-  access?: HttpAccess | undefined;
-  /** Sockets at a time; further calls wait. Default 256. */
-  maxConnections?: number | undefined;
-  /** A connection that moves no byte for so many milliseconds is dead. Default 30,000. */
-  stallMs?: number | undefined;
 }
-
-const DEFAULT_MAX_CONNECTIONS = 256;
-const DEFAULT_STALL_MS = 30_000;
-/** Fetch's own limit is 20; a CDN needs one or two. */
-const MAX_REDIRECTS = 5;
-const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /**
  * A repository behind a web server or CDN, to be read only: the objects are files below `base`. Ranges are used where the server
@@ -45,78 +26,13 @@ const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
  * 404 and 410 are OBJECT_NOT_FOUND: a web server does not tell a missing folder from a missing file.
  */
 export async function createHttpStore(options: HttpStoreOptions): Promise<ObjectStore> {
-  const { base, access = {}, peer = false } = options;
-  const stallMs = options.stallMs ?? DEFAULT_STALL_MS;
+  const { base, peer = false } = options;
   const location = peer ? `peer+${base}` : base;
-  const agentOptions = {
-    keepAlive: true,
-    maxSockets: options.maxConnections ?? DEFAULT_MAX_CONNECTIONS,
-    // Node 24.5 and later: proxies from the environment.
-    proxyEnv: process.env,
-  };
-  const { cert, key: certKey } = access;
-  const identity = cert === undefined || certKey === undefined ? {} : { cert, key: certKey };
-  const agents = {
-    'http:': new http.Agent(agentOptions),
-    'https:': new https.Agent({ ...agentOptions, ...identity }),
-  };
+  const client = createHttpClient(options);
+  const { stallMs } = client;
 
-  function send(url: URL, call: StoreCall, headers: Record<string, string>): Promise<http.IncomingMessage> {
-    const secure = url.protocol === 'https:';
-    const authorization = access.authorization?.(url.origin);
-    return new Promise((resolve, reject) => {
-      const request = (secure ? https : http).request(url, {
-        agent: agents[secure ? 'https:' : 'http:'],
-        method: call.action === 'HEAD' ? 'HEAD' : 'GET',
-        headers: {
-          // A body in another coding has another length and other ranges.
-          'accept-encoding': 'identity',
-          'user-agent': 'presync',
-          ...(authorization === undefined ? {} : { authorization }),
-          ...headers,
-        },
-        timeout: stallMs,
-        signal: AbortSignal.any([call.signal]),
-      });
-      request.on('timeout', () => request.destroy(new StallError(stallMs)));
-      request.on('error', reject);
-      request.on('response', resolve);
-      request.end();
-    });
-  }
-
-  /** Follows redirects; anything but 200 and 206 is thrown. The caller reads the body or destroys it. */
-  async function ask(path: string, call: StoreCall, headers: Record<string, string> = {}): Promise<Reply> {
-    throwIfAborted(call.signal);
-    let url = new URL(`${base}/${path}`);
-    for (let hops = 0; ; hops++) {
-      let answer: http.IncomingMessage;
-      try {
-        answer = await send(url, call, headers);
-      } catch (error) {
-        throw requestError(error, call);
-      }
-      const status = answer.statusCode ?? 0;
-      const target = answer.headers.location;
-      if (REDIRECTS.has(status) && target !== undefined) {
-        answer.destroy();
-        if (hops >= MAX_REDIRECTS) throw malformed(call, `more than ${MAX_REDIRECTS} redirects`);
-        const next = redirected(url, target, call);
-        // How web servers say that there is a folder of that name.
-        if (next.origin === url.origin && next.pathname === `${url.pathname}/`)
-          throw notFound(call.key, location);
-        url = next;
-        continue;
-      }
-      if (status !== 200 && status !== 206) throw answerError(answer, call);
-      const coding = answer.headers['content-encoding'] ?? 'identity';
-      if (coding !== 'identity') {
-        answer.destroy();
-        throw malformed(call, `a body in the coding ${coding}, which was not asked for`);
-      }
-      return replyOf(answer, status);
-    }
-  }
+  const ask = (path: string, call: StoreCall, headers: Record<string, string> = {}): Promise<Reply> =>
+    client.ask(new URL(`${base}/${path}`), call, { headers });
 
   const describe = (action: StoreCall['action'], key: string, signal: AbortSignal): StoreCall => ({
     action,
@@ -274,42 +190,9 @@ export async function createHttpStore(options: HttpStoreOptions): Promise<Object
     },
 
     async close() {
-      agents['http:'].destroy();
-      agents['https:'].destroy();
+      client.close();
     },
   };
-}
-
-/** Nothing moved on a connection. */
-class StallError extends Error {
-  override readonly name = 'TimeoutError';
-
-  constructor(stallMs: number) {
-    super(`no byte moved for ${stallMs / 1000} s`);
-  }
-}
-
-function replyOf(answer: http.IncomingMessage, status: number): Reply {
-  const { etag, 'last-modified': lastModified, 'content-range': contentRange } = answer.headers;
-  const length = answer.headers['content-length'];
-  return {
-    status,
-    etag,
-    lastModified,
-    contentRange,
-    contentLength: length !== undefined && /^\d{1,15}$/.test(length) ? Number(length) : undefined,
-    body: answer,
-  };
-}
-
-function redirected(from: URL, target: string, call: StoreCall): URL {
-  const to = URL.canParse(target, from) ? new URL(target, from) : undefined;
-  if (to === undefined || !/^https?:$/.test(to.protocol))
-    throw malformed(call, 'a redirect to no web address');
-  if (from.protocol === 'https:' && to.protocol === 'http:')
-    throw malformed(call, `a redirect from https to plain http (${to.host})`);
-  if (to.username !== '' || to.password !== '') throw malformed(call, 'a redirect with a password in it');
-  return to;
 }
 
 function versionOf(call: StoreCall, { etag, lastModified }: Reply, size: number): string {

@@ -1,5 +1,5 @@
 import { chown, mkdir, rmdir } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { errnoOf, ioError, messageOf, PresyncError } from '@presync/runtime/errors';
 
 /** Folders that were made for some work, and can be taken back when the work is refused. */
@@ -19,8 +19,9 @@ export async function makeFolders(
 ): Promise<MadeFolders> {
   const made: string[] = [];
   try {
-    const first = await mkdir(path, { recursive: true, mode: 0o755 });
-    for (let folder = path; first !== undefined && folder.length >= first.length; folder = dirname(folder))
+    const whole = resolve(path);
+    const first = await mkdir(whole, { recursive: true, mode: 0o755 });
+    for (let folder = whole; first !== undefined && folder.length >= first.length; folder = dirname(folder))
       made.push(folder);
     if (owner !== undefined) for (const folder of made) await chown(folder, owner.uid, owner.gid);
   } catch (error) {

@@ -1,4 +1,4 @@
-import { open, rm, statfs } from 'node:fs/promises';
+import { rm, statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { zeroDigest } from '@presync/format/digest';
 import type { IndexedChunk, IndexedFile } from '@presync/format/index-file';
@@ -11,6 +11,7 @@ import { shapeOf } from './lib/chunk-shape.ts';
 import type { ChunkShape } from './lib/chunk-tasks.ts';
 import { type ChunkWorkers, createChunkWorkers } from './lib/chunk-workers.ts';
 import { boundedConcurrency, forEachConcurrent } from './lib/concurrency.ts';
+import { finishFile } from './lib/finish-file.ts';
 import { type Journal, openJournal } from './lib/journal.ts';
 import { chunksOf } from './lib/local-index.ts';
 import {
@@ -82,7 +83,8 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<RestoreR
   const [first] = parts;
   if (first === undefined) throw new PresyncError('INTERNAL', 'a manifest without parts');
   try {
-    const state = await readState(first);
+    const found = await readState(first);
+    const state = found !== undefined && 'manifest' in found ? found : undefined;
     const result: RestoreResult = {
       files: manifest.totals.files,
       bytes: manifest.totals.bytes,
@@ -341,19 +343,7 @@ async function fillChunk(context: FetchContext, chunk: IndexedChunk, signal: Abo
 function finish(context: FetchContext, file: IndexedFile, staged: StagedFile): void {
   const { owner } = context.options;
   context.staged.delete(file);
-  const task = context.limitSync(async () => {
-    const handle = await open(staged.path, 'r+');
-    try {
-      await handle.utimes(new Date(), new Date(file.mtimeMs));
-      await handle.chmod(0o644);
-      if (owner !== undefined) await handle.chown(owner.uid, owner.gid);
-      await handle.sync();
-    } catch (error) {
-      throw ioError(error, 'sync', staged.path);
-    } finally {
-      await handle.close();
-    }
-  });
+  const task = context.limitSync(() => finishFile(staged.path, { mtimeMs: file.mtimeMs, owner }));
   context.finishing.add(task);
   // A finished task is forgotten; one that failed stays, and is reported at the end.
   task.then(
@@ -362,14 +352,13 @@ function finish(context: FetchContext, file: IndexedFile, staged: StagedFile): v
   );
 }
 
-/** The restore that was begun and not finished at a target, if there is one. */
+/** The restore that was begun and not finished at a target, if there is one; `sequence` is that of its snapshot, if it is of one. */
 export async function interruptedRestore(
   basePath: string,
   part: string,
-): Promise<{ channel: string; sequence: number; path: string } | undefined> {
+): Promise<{ sequence: number | undefined; path: string } | undefined> {
   const paths = partPaths(basePath, part);
   const state = await readState(paths);
-  return state === undefined
-    ? undefined
-    : { channel: state.channel, sequence: state.sequence, path: statePath(paths) };
+  if (state === undefined) return undefined;
+  return { sequence: 'sequence' in state ? state.sequence : undefined, path: statePath(paths) };
 }

@@ -5,14 +5,24 @@ import { formatBytes, formatDuration } from '@presync/runtime/units';
 import type { SourceReport } from '@presync/store/sources';
 import type { CommandHandler } from '../command.ts';
 import { writeReport } from '../lib/report.ts';
+import { restoreFromArchive } from '../lib/restore-from-archive.ts';
 
-export const restore: CommandHandler<'restore'> = async ({ config, log, progress, signal }) => {
+export const restore: CommandHandler<'restore'> = async (context) => {
+  const { config, log, progress, signal } = context;
   if ((config.existing === 'replace' || config.existing === 'reuse') && !config.yes && !config.dryRun) {
     throw new PresyncError('USAGE', `--existing ${config.existing} replaces a database that is there`, {
       hint: 'say --yes if that is meant, or look first with --dry-run',
     });
   }
-  const options = await composeRestore(config, { log, progress, signal });
+  const { archive, store } = config;
+  if (archive !== undefined) return restoreFromArchive(context, archive);
+  if (config.archiveSha256 !== undefined) {
+    throw new PresyncError('USAGE', '--archive-sha256 is the digest of an archive, and none is given', {
+      hint: 'give the archive with --archive; a snapshot is proved by its signature',
+    });
+  }
+  if (store === undefined) throw new PresyncError('INTERNAL', 'a restore from nowhere');
+  const options = await composeRestore({ ...config, store }, { log, progress, signal });
   const started = performance.now();
   try {
     const result = await restoreDatabase(options);

@@ -8,6 +8,10 @@ export interface ByteReader {
   exactly(length: number): Promise<Uint8Array>;
   /** The next `length` bytes in whatever pieces they come. */
   stretch(length: number): AsyncGenerator<Uint8Array>;
+  /** The next bytes without taking them: as many as asked for, or all that are left. Meant for few. */
+  peek(length: number): Promise<Uint8Array>;
+  /** All that is left. */
+  rest(): AsyncGenerator<Uint8Array>;
 }
 
 export function createByteReader(source: AsyncIterable<Uint8Array>, what: string): ByteReader {
@@ -54,6 +58,17 @@ export function createByteReader(source: AsyncIterable<Uint8Array>, what: string
         left -= piece.length;
         yield piece;
       }
+    },
+    async peek(length) {
+      while (rest.length < length) {
+        const next = await pieces.next();
+        if (next.done === true) break;
+        rest = rest.length === 0 ? next.value : Buffer.concat([rest, next.value]);
+      }
+      return rest.subarray(0, length);
+    },
+    async *rest() {
+      while (await fill()) yield await take(Number.POSITIVE_INFINITY);
     },
   };
 }

@@ -2,12 +2,13 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ioError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { DatabaseIdentity, DatabaseLayout } from '../layout.ts';
+import { metadataField } from './metadata.ts';
 
 /** These files are some dozens to some thousand bytes long. */
 const MAX_BYTES = 1 << 20;
 
 /**
- * Reads what tells this database from another one. ParityDB's `metadata` is text, `key=value` a line (parity-db `options.rs`).
+ * Reads what tells this database from another one.
  *
  * @throws FORMAT_INVALID when the file is not what the backend writes
  * @throws IO_FAILED, ABORTED
@@ -24,16 +25,14 @@ export async function readDatabaseIdentity(
   }
   const text = await readText(layout, 'metadata', undefined, signal);
   return {
-    identity: metadataField(layout, text, 'salt', /^[0-9a-f]{64}$/i),
-    version: metadataField(layout, text, 'version', /^\d{1,9}$/),
+    identity: fieldOf(layout, text, 'salt'),
+    version: fieldOf(layout, text, 'version'),
   };
 }
 
-function metadataField(layout: DatabaseLayout, text: string, key: string, pattern: RegExp): string {
-  const line = text.split('\n').find((candidate) => candidate.startsWith(`${key}=`));
-  const value = line?.slice(key.length + 1).trim();
-  if (value === undefined || !pattern.test(value))
-    throw malformed(join(layout.dir, 'metadata'), `has no valid ${key}`);
+function fieldOf(layout: DatabaseLayout, text: string, key: 'salt' | 'version'): string {
+  const value = metadataField(text, key);
+  if (value === undefined) throw malformed(join(layout.dir, 'metadata'), `has no valid ${key}`);
   return value;
 }
 

@@ -176,6 +176,15 @@ export function blockHash(): OptionKind<string> {
   });
 }
 
+/** A SHA-256 digest, in lower case. */
+export function sha256(): OptionKind<string> {
+  return kind({
+    schema: parsed(/^[0-9a-fA-F]{64}$/, (input) => input.toLowerCase()),
+    allowed: 'a SHA-256 digest: 64 hexadecimal digits, as sha256sum prints them',
+    placeholder: 'HEX',
+  });
+}
+
 export function snapshotReference(): OptionKind<'latest' | number> {
   return kind({
     schema: z.union([z.literal('latest'), z.int().positive()]),

@@ -132,6 +132,48 @@ async function drain(
   return { failure, idleMs };
 }
 
+/**
+ * The pieces of a body as they come, for who takes them at a pace of their own: only time in which a piece is waited for counts as
+ * a stall. What goes wrong with the body is thrown as it is; a stall is a retryable STORE_UNREACHABLE. Lets go of the body at the end.
+ */
+export async function* flow(
+  body: ByteStream,
+  { what, stallMs, signal }: ReceiveOptions,
+): AsyncGenerator<Uint8Array> {
+  let waiting = false;
+  let stalled = false;
+  const timer = setTimeout(() => {
+    if (!waiting) return;
+    stalled = true;
+    body.destroy();
+  }, stallMs);
+  const watched = AbortSignal.any([signal]);
+  const onAbort = (): unknown => body.destroy();
+  watched.addEventListener('abort', onAbort, { once: true });
+  try {
+    const pieces = body[Symbol.asyncIterator]();
+    for (;;) {
+      throwIfAborted(watched);
+      waiting = true;
+      timer.refresh();
+      const next = await pieces.next();
+      waiting = false;
+      if (next.done === true) break;
+      yield next.value;
+    }
+  } catch (error) {
+    throwIfAborted(signal);
+    if (stalled) throw stall(what, stallMs, error);
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    watched.removeEventListener('abort', onAbort);
+    body.destroy();
+  }
+  throwIfAborted(signal);
+  if (stalled) throw stall(what, stallMs);
+}
+
 /** A connection on which nothing moved. */
 export function stall(what: string, stallMs: number, cause?: unknown): PresyncError {
   return new PresyncError('STORE_UNREACHABLE', `${what}: no byte moved for ${stallMs / 1000} s`, {

@@ -4,6 +4,7 @@ import {
   channelSchema,
   encodeDocument,
   parseDocument,
+  parseValue,
   sequenceSchema,
   sha256Schema,
 } from '@presync/format/documents';
@@ -51,16 +52,29 @@ export function stagedPath(paths: PartPaths, file: Pick<IndexedFile, 'path' | 'c
 
 const SEAL_SUFFIX = '.presync-unsealed';
 
-const stateSchema = z.strictObject({
-  presync: z.literal('restore'),
-  version: z.literal(1),
-  channel: channelSchema,
-  sequence: sequenceSchema,
-  manifest: sha256Schema,
-  phase: z.enum(['fetching', 'sealed']),
-});
+const stateHead = { presync: z.literal('restore'), version: z.literal(1) };
+const phaseSchema = z.enum(['fetching', 'sealed']);
+const stateSchema = z.union([
+  z.strictObject({
+    ...stateHead,
+    channel: channelSchema,
+    sequence: sequenceSchema,
+    manifest: sha256Schema,
+    phase: phaseSchema,
+  }),
+  z.strictObject({
+    ...stateHead,
+    /** Digest of what tells this archive from others. */
+    archive: sha256Schema,
+    /** Of the archive's bytes, when it is sealed; null for one of several files. */
+    sha256: sha256Schema.nullable(),
+    phase: phaseSchema,
+  }),
+]);
 
+/** What is being restored, and how far it is. */
 export type RestoreState = z.infer<typeof stateSchema>;
+type StateOf<T> = T extends unknown ? Omit<T, 'presync' | 'version'> : never;
 
 export function statePath(paths: PartPaths): string {
   return join(paths.work, 'restore.json');
@@ -76,15 +90,10 @@ export async function readState(paths: PartPaths): Promise<RestoreState | undefi
   }
 }
 
-export async function writeState(
-  paths: PartPaths,
-  state: Omit<RestoreState, 'presync' | 'version'>,
-): Promise<void> {
-  const { channel, sequence, manifest, phase } = state;
-  await replaceFile(
-    statePath(paths),
-    encodeDocument({ presync: 'restore', version: 1, channel, sequence, manifest, phase }),
-  );
+export async function writeState(paths: PartPaths, state: StateOf<RestoreState>): Promise<void> {
+  const { phase, ...what } = state;
+  const document = { presync: 'restore', version: 1, ...what, phase };
+  await replaceFile(statePath(paths), encodeDocument(parseValue(document, stateSchema, statePath(paths))));
 }
 
 /** True when the path is a folder with something in it. */
@@ -97,15 +106,17 @@ async function holdsAnything(path: string): Promise<boolean> {
   }
 }
 
+const NOT_EMPTY_HINT =
+  'use --existing reuse to bring it up to the snapshot, --existing replace to put the snapshot in its place, or another base path';
+
 /** TARGET_NOT_EMPTY when there is a database that nobody said may be replaced. */
-export async function assertNothingThere({ target }: PartPaths): Promise<void> {
+export async function assertNothingThere({ target }: PartPaths, hint = NOT_EMPTY_HINT): Promise<void> {
   if (!(await holdsAnything(target))) return;
-  throw new PresyncError('TARGET_NOT_EMPTY', `${target} already holds a database`, {
-    hint: 'use --existing reuse to bring it up to the snapshot, --existing replace to put the snapshot in its place, or another base path',
-  });
+  throw new PresyncError('TARGET_NOT_EMPTY', `${target} already holds a database`, { hint });
 }
 
-async function exists(path: string): Promise<boolean> {
+/** True when there is something of that name. */
+export async function exists(path: string): Promise<boolean> {
   try {
     await stat(path);
     return true;
