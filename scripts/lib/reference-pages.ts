@@ -6,6 +6,7 @@ import {
   errorReference,
   GENERATED,
 } from '../../packages/runtime/src/reference.ts';
+import { storeReference } from './store-reference.ts';
 
 export const ROOT = join(import.meta.dirname, '../..');
 
@@ -32,4 +33,5 @@ export const REFERENCE_PAGES: readonly { path: string; content: () => string }[]
   },
   { path: 'docs/reference/errors.md', content: errorReference },
   { path: 'docs/reference/cli.md', content: commandReference },
+  { path: 'docs/reference/store-urls.md', content: storeReference },
 ];

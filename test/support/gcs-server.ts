@@ -1,21 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { freePort } from './ports.ts';
+import { findTool } from './tools.ts';
 
 const BINARY = 'fake-gcs-server';
 const START_MS = 60_000;
 
 /** The fake-gcs-server executable: `PRESYNC_FAKE_GCS_SERVER`, the PATH, or the repository's `.cache/tools`. Undefined without one. */
 export function findGcsServer(): string | undefined {
-  const named = process.env.PRESYNC_FAKE_GCS_SERVER;
-  const candidates = [
-    ...(named === undefined || named === '' ? [] : [named]),
-    ...(process.env.PATH ?? '').split(delimiter).map((dir) => join(dir, BINARY)),
-    join(import.meta.dirname, '../../.cache/tools', BINARY),
-  ];
-  return candidates.find((path) => existsSync(path));
+  return findTool(BINARY, 'PRESYNC_FAKE_GCS_SERVER');
 }
 
 export interface GcsServer {

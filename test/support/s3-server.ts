@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { freePort, stopChild, waitForPort } from './ports.ts';
+import { findTool } from './tools.ts';
 
 const BINARY = 'versitygw';
 const ACCESS = 'presync-test-access';
@@ -11,13 +11,15 @@ const SECRET = 'presync-test-secret';
 
 /** The versitygw executable: `PRESYNC_VERSITYGW`, the PATH, or the repository's `.cache/tools`. Undefined without one. */
 export function findS3Server(): string | undefined {
-  const named = process.env.PRESYNC_VERSITYGW;
-  const candidates = [
-    ...(named === undefined || named === '' ? [] : [named]),
-    ...(process.env.PATH ?? '').split(delimiter).map((dir) => join(dir, BINARY)),
-    join(import.meta.dirname, '../../.cache/tools', BINARY),
-  ];
-  return candidates.find((path) => existsSync(path));
+  return findTool(BINARY, 'PRESYNC_VERSITYGW');
+}
+
+export interface S3ServerOptions {
+  bucket?: string | undefined;
+  /** The only region whose signatures are taken. */
+  region?: string | undefined;
+  /** A domain below which the buckets have host names of their own. */
+  domain?: string | undefined;
 }
 
 export interface S3Server {
@@ -34,7 +36,7 @@ export interface S3Server {
 }
 
 /** Starts versitygw on a free port of 127.0.0.1, on a temporary folder, with one empty bucket. */
-export async function startS3Server(options: { bucket?: string | undefined } = {}): Promise<S3Server> {
+export async function startS3Server(options: S3ServerOptions = {}): Promise<S3Server> {
   const binary = findS3Server();
   if (binary === undefined) throw new Error(`${BINARY} is not to be found`);
   const bucket = options.bucket ?? 'presync-test';
@@ -42,7 +44,10 @@ export async function startS3Server(options: { bucket?: string | undefined } = {
   const dir = join(root, 'buckets');
   await mkdir(join(dir, bucket), { recursive: true });
   const port = await freePort();
-  const child = spawn(binary, ['--port', `127.0.0.1:${port}`, '--quiet', '--keep-alive', 'posix', dir], {
+  const { region = 'us-east-1', domain } = options;
+  const args = ['--port', `127.0.0.1:${port}`, '--quiet', '--keep-alive', '--region', region];
+  if (domain !== undefined) args.push('--virtual-domain', domain);
+  const child = spawn(binary, [...args, 'posix', dir], {
     env: { PATH: process.env.PATH ?? '', HOME: root, ROOT_ACCESS_KEY: ACCESS, ROOT_SECRET_KEY: SECRET },
     stdio: ['ignore', 'ignore', 'pipe'],
   });
@@ -60,7 +65,7 @@ export async function startS3Server(options: { bucket?: string | undefined } = {
   return {
     endpoint,
     bucket,
-    url: `s3://${bucket}?region=us-east-1&endpoint=${encodeURIComponent(endpoint)}&pathStyle=1`,
+    url: `s3://${bucket}?region=${region}&endpoint=${encodeURIComponent(endpoint)}&pathStyle=1`,
     env: { AWS_ACCESS_KEY_ID: ACCESS, AWS_SECRET_ACCESS_KEY: SECRET, AWS_EC2_METADATA_DISABLED: 'true' },
     dir,
     stop,

@@ -9,6 +9,7 @@ import type { ProgressSink } from '@presync/runtime/progress';
 import { type AccessConfig, readStoreAccess } from '@presync/store/access';
 import { composeSources } from '@presync/store/compose';
 import { createDownloads } from '@presync/store/download';
+import { logNotices } from '@presync/store/notices';
 import type { FindSnapshotOptions } from './find-snapshot.ts';
 import type { RestoreArchiveOptions } from './restore-archive.ts';
 import type { RestoreDatabaseOptions } from './restore-database.ts';
@@ -41,6 +42,7 @@ export async function composeFind(config: FindConfig, parts: ComposeParts): Prom
   const from = await composeSources([first, ...others], {
     metrics: parts.metrics?.store,
     access: await readStoreAccess(config),
+    onNotice: logNotices(parts.log),
     concurrency: config.concurrency,
     onEvent: ({ kind, location, key, reason }) => {
       const level = kind === 'dropped' ? 'warn' : 'debug';

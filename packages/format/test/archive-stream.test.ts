@@ -7,7 +7,7 @@ import { recognizeArchive } from '@presync/format/archive-stream';
 import { isPresyncError } from '@presync/runtime/errors';
 import fc from 'fast-check';
 import { pack } from 'tar-stream';
-import { collect } from '../../../test/support/collect.ts';
+import { collectBytes } from '../../../test/support/collect.ts';
 import { needs } from '../../../test/support/needs.ts';
 import { coded, hasProgram } from './support.ts';
 
@@ -17,14 +17,14 @@ async function* pieces(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Arr
 
 async function decode(bytes: Uint8Array, size = 64 * 1024): Promise<{ compression: unknown; plain: Buffer }> {
   const found = await recognizeArchive(pieces(bytes, size), { what: 'the archive' });
-  return { compression: found.compression, plain: await collect(found.plain()) };
+  return { compression: found.compression, plain: await collectBytes(found.plain()) };
 }
 
 async function tar(files: Record<string, Buffer>): Promise<Buffer> {
   const archive = pack();
   for (const [name, bytes] of Object.entries(files)) archive.entry({ name }, bytes);
   archive.finalize();
-  return collect(archive);
+  return collectBytes(archive);
 }
 
 const PLAIN = await tar({ 'db/full/CURRENT': Buffer.from('MANIFEST-000001\n'), big: randomBytes(300_000) });
@@ -132,7 +132,7 @@ test('what goes wrong at the source is passed on as it is', async () => {
     throw Object.assign(new Error('no route'), { code: 'ENETUNREACH' });
   };
   const found = await recognizeArchive(broken(), { what: 'the archive' });
-  await assert.rejects(collect(found.plain()), /no route/);
+  await assert.rejects(collectBytes(found.plain()), /no route/);
 });
 
 test('no bytes make it throw anything else, or hang', async () => {

@@ -18,7 +18,7 @@ import { readTar, safeEntryPath } from '@presync/format/tar-reader';
 import { isPresyncError, PresyncError } from '@presync/runtime/errors';
 import fc from 'fast-check';
 import { type Header, pack } from 'tar-stream';
-import { collect } from '../../../test/support/collect.ts';
+import { collectBytes } from '../../../test/support/collect.ts';
 import { needs } from '../../../test/support/needs.ts';
 import { coded, hasProgram } from './support.ts';
 
@@ -31,7 +31,7 @@ async function* pieces(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Arr
 async function read(bytes: Uint8Array, size = 64 * 1024): Promise<Record<string, Buffer>> {
   const found: Record<string, Buffer> = {};
   for await (const file of readTar(pieces(bytes, size), { what })) {
-    const content = await collect(file.content);
+    const content = await collectBytes(file.content);
     assert.equal(content.length, file.size);
     found[file.path] = content;
   }
@@ -48,7 +48,7 @@ async function tar(parts: readonly Part[], end = true): Promise<Buffer> {
     else archive.entry(header, content);
   }
   archive.finalize();
-  const bytes = await collect(archive);
+  const bytes = await collectBytes(archive);
   return end ? bytes : bytes.subarray(0, bytes.length - 1024);
 }
 
@@ -235,7 +235,7 @@ test('what goes wrong at the source is passed on as it is', async () => {
     };
     await assert.rejects(
       (async () => {
-        for await (const file of readTar(broken(), { what })) await collect(file.content);
+        for await (const file of readTar(broken(), { what })) await collectBytes(file.content);
       })(),
       coded('STORE_UNREACHABLE'),
       `after ${at} bytes`,

@@ -98,7 +98,7 @@ export const OPTIONS = {
   },
   storeCert: {
     kind: text('FILE', 'the path of a file'),
-    description: 'PEM file of the client certificate for web servers and peers that want one.',
+    description: 'PEM file of the client certificate for stores that want one.',
   },
   storeCertKey: {
     kind: text('FILE', 'the path of a file'),

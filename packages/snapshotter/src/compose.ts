@@ -6,6 +6,7 @@ import type { Metrics } from '@presync/runtime/metrics';
 import type { ProgressSink } from '@presync/runtime/progress';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
+import { logNotices } from '@presync/store/notices';
 import type { SourceNodeOptions } from './lib/source-node.ts';
 import type { TakeSnapshotOptions } from './take-snapshot.ts';
 
@@ -103,6 +104,7 @@ export async function composeTakeSnapshot(
   const store = await composeStore(config.store, {
     metrics: parts.metrics?.store,
     access: await readStoreAccess(config),
+    onNotice: logNotices(parts.log),
     signal: parts.signal,
   });
   return { ...view, store, level: config.compressionLevel };

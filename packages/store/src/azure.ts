@@ -4,18 +4,29 @@ import type {
   BlockBlobClient,
   ContainerListBlobFlatSegmentResponse,
 } from '@azure/storage-blob';
-import { errnoOf, isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { cacheControl } from './cache-control.ts';
-import { assertKey, assertPrefix, isKey } from './keys.ts';
 import { unlessAborted } from './lib/abort.ts';
+import { type ConnectionOptions, DEFAULT_STALL_MS, withProxies } from './lib/agents.ts';
 import { announced } from './lib/announced.ts';
 import { malformed, storeFailed } from './lib/answer-errors.ts';
 import { azureAccess } from './lib/azure-access.ts';
 import { BLOCK_BYTES, MAX_BLOCKS, readWhole, stageFile } from './lib/azure-blocks.ts';
 import { type AzureCall, azureError, isStaleToken } from './lib/azure-errors.ts';
 import { createTransport } from './lib/azure-transport.ts';
-import { isByteStream, receive } from './lib/body.ts';
-import { assertRange, assertWithin, bodySize, isFileBody, notFound } from './lib/calls.ts';
+import { asBuffer, isByteStream, receive } from './lib/body.ts';
+import {
+  assertRange,
+  assertWithin,
+  bodySize,
+  emptyRead,
+  isFileBody,
+  notFound,
+  unlessAbsent,
+} from './lib/calls.ts';
+import { checked } from './lib/checked.ts';
+import { quotedEtag } from './lib/etag.ts';
+import { type ListedPage, listed } from './lib/listed.ts';
 import type {
   FileBody,
   ObjectData,
@@ -26,7 +37,7 @@ import type {
   ReadOptions,
 } from './object-store.ts';
 
-export interface AzureStoreOptions {
+export interface AzureStoreOptions extends ConnectionOptions {
   account: string;
   container: string;
   /** Key prefix without slashes at its ends; '' for the whole container. */
@@ -38,10 +49,6 @@ export interface AzureStoreOptions {
    * AZURE_STORAGE_CONNECTION_STRING says.
    */
   endpoint?: string | undefined;
-  /** Sockets at a time; further calls wait. Default 256. */
-  maxConnections?: number | undefined;
-  /** A connection that moves no byte for so many milliseconds is dead. Default 30,000. */
-  stallMs?: number | undefined;
 }
 
 /** A single Put Blob takes at most 5,000 MiB (https://learn.microsoft.com/rest/api/storageservices/put-blob). */
@@ -49,9 +56,6 @@ const MAX_PUT_BYTES = 5000 * 1024 ** 2;
 
 /** List Blobs gives up to 5000 a page, whose XML would keep the event loop busy for the better part of a second. */
 const PAGE_OBJECTS = 1000;
-
-const DEFAULT_MAX_CONNECTIONS = 256;
-const DEFAULT_STALL_MS = 30_000;
 
 /**
  * A store in a container of Azure Blob Storage, or of a server that speaks its protocol. The right to use it comes from
@@ -77,10 +81,7 @@ export async function createAzureStore(options: AzureStoreOptions): Promise<Obje
   // A token may need a process of its own (Azure CLI), or several endpoints that do not answer.
   const access = await azureAccess({ account, endpoint: options.endpoint, tokenMs: 2 * stallMs });
   const { transport, client } = withProxies(() => {
-    const transport = createTransport({
-      maxConnections: options.maxConnections ?? DEFAULT_MAX_CONNECTIONS,
-      stallMs,
-    });
+    const transport = createTransport({ ...options, stallMs });
     const pipeline = sdk.newPipeline(access.credential, {
       httpClient: transport,
       retryOptions: { maxTries: 1 },
@@ -115,24 +116,18 @@ export async function createAzureStore(options: AzureStoreOptions): Promise<Obje
 
   async function stat(key: string, signal: AbortSignal): Promise<ObjectInfo | undefined> {
     const call = describe('HEAD', key, signal);
-    try {
-      const answer = await run(call, () => blob(key).getProperties({ abortSignal: call.signal }));
-      if (isFolder(answer.metadata)) return undefined;
-      if (answer.contentLength === undefined) throw malformed(call, 'no Content-Length');
-      return { key, size: answer.contentLength, version: versionOf(call, answer.etag) };
-    } catch (error) {
-      if (isPresyncError(error, 'OBJECT_NOT_FOUND')) return undefined;
-      throw error;
-    }
+    const answer = await unlessAbsent(run(call, () => blob(key).getProperties({ abortSignal: call.signal })));
+    if (answer === undefined || isFolder(answer.metadata)) return undefined;
+    if (answer.contentLength === undefined) throw malformed(call, 'no Content-Length');
+    return { key, size: answer.contentLength, version: quotedEtag(call, answer.etag) };
   }
 
-  async function nothing(key: string, offset: number, signal: AbortSignal): Promise<ObjectData> {
-    const found = await stat(key, signal);
-    if (found === undefined) throw notFound(key, location);
-    if (found.size > offset)
-      throw malformed(describe('GET', key, signal), 'an object that grew between two requests');
-    return { bytes: new Uint8Array(0), size: found.size, version: found.version };
-  }
+  const nothing = (key: string, offset: number, signal: AbortSignal): Promise<ObjectData> =>
+    emptyRead(key, offset, {
+      location,
+      stat: () => stat(key, signal),
+      grown: () => malformed(describe('GET', key, signal), 'an object that grew between two requests'),
+    });
 
   async function read(key: string, { range, maxBytes, signal }: ReadOptions): Promise<ObjectData> {
     assertRange(key, range);
@@ -161,7 +156,7 @@ export async function createAzureStore(options: AzureStoreOptions): Promise<Obje
           range,
         );
         assertWithin(key, length, maxBytes);
-        const version = versionOf(call, answer.etag);
+        const version = quotedEtag(call, answer.etag);
         if (!isByteStream(body)) throw malformed(call, 'no body');
         const what = `${call.location} GET ${key}`;
         return { bytes: await receive(body, length, { what, stallMs, signal }), size, version };
@@ -205,101 +200,65 @@ export async function createAzureStore(options: AzureStoreOptions): Promise<Obje
       const { etag } = await run(call, () =>
         blob(key).commitBlockList(ids, { conditions, blobHTTPHeaders, abortSignal: call.signal }),
       );
-      return { version: versionOf(call, etag) };
+      return { version: quotedEtag(call, etag) };
     }
     const bytes = isFileBody(body) ? await readWhole(body, key) : asBuffer(body);
     const checked = { ...digestOf(bytes), conditions, blobHTTPHeaders, abortSignal: call.signal };
     const { etag } = await run(call, () => blob(key).upload(bytes, bytes.length, checked));
-    return { version: versionOf(call, etag) };
+    return { version: quotedEtag(call, etag) };
   }
 
-  async function page(
-    call: AzureCall,
-    token: string | undefined,
-  ): Promise<ContainerListBlobFlatSegmentResponse> {
+  async function page(call: AzureCall, token: string | undefined, onFolder: () => void): Promise<ListedPage> {
     const pages = client
       // Metadata tells folders from objects.
       .listBlobsFlat({ prefix: root + call.key, includeMetadata: true, abortSignal: call.signal })
       .byPage({ maxPageSize: PAGE_OBJECTS, ...(token === undefined ? {} : { continuationToken: token }) });
     const { value } = await run(call, () => pages.next());
-    return value;
+    const { segment, continuationToken }: ContainerListBlobFlatSegmentResponse = value;
+    const blobs = segment.blobItems.filter(({ metadata }) => !isFolder(metadata));
+    if (blobs.length < segment.blobItems.length) onFolder();
+    return {
+      entries: blobs.map(({ name, properties }) => ({
+        name,
+        info(key) {
+          if (properties.contentLength === undefined) throw malformed(call, `no size for ${key}`);
+          return { key, size: properties.contentLength, version: quotedEtag(call, properties.etag) };
+        },
+      })),
+      next: continuationToken === '' ? undefined : continuationToken,
+    };
   }
 
-  return {
+  return checked({
     location,
     traits: { writable: true, listable: true },
-
-    async stat(key, { signal }) {
-      assertKey(key);
-      return stat(key, signal);
-    },
-
-    async read(key, options) {
-      assertKey(key);
-      return read(key, options);
-    },
-
-    async put(key, body, options) {
-      assertKey(key);
-      return put(key, body, options);
-    },
+    stat: (key, { signal }) => stat(key, signal),
+    read,
+    put,
 
     async remove(key, { signal }) {
-      assertKey(key);
       const call = describe('DELETE', key, signal);
-      try {
-        await run(call, () => blob(key).delete({ abortSignal: call.signal }));
-      } catch (error) {
-        if (!isPresyncError(error, 'OBJECT_NOT_FOUND')) throw error;
-      }
+      await unlessAbsent(run(call, () => blob(key).delete({ abortSignal: call.signal })));
     },
 
-    async *list(prefix, { signal }): AsyncGenerator<ObjectInfo> {
-      assertPrefix(prefix);
+    list(prefix, { signal }) {
       const call = describe('LIST', prefix, signal);
-      let token: string | undefined;
-      let last = '';
       let folders = false;
-      do {
-        const { segment, continuationToken } = await page(call, token);
-        for (const { name, metadata, properties } of segment.blobItems) {
-          throwIfAborted(signal);
-          if (isFolder(metadata)) {
-            folders = true;
-            continue;
-          }
-          const key = name.slice(root.length);
-          // What other programs put there is none of presync's objects.
-          if (!isKey(key)) continue;
-          if (key <= last) throw outOfOrder(call, key, last, folders);
-          last = key;
-          if (properties.contentLength === undefined) throw malformed(call, `no size for ${key}`);
-          yield { key, size: properties.contentLength, version: versionOf(call, properties.etag) };
-        }
-        if (continuationToken !== undefined && continuationToken !== '' && continuationToken === token) {
-          throw malformed(call, 'a page of a listing that says that it is its own next one');
-        }
-        token = continuationToken;
-        throwIfAborted(signal);
-      } while (token !== undefined && token !== '');
+      const onFolder = (): void => {
+        folders = true;
+      };
+      return listed(
+        call,
+        root,
+        (token) => page(call, token, onFolder),
+        (key, last) => outOfOrder(call, key, last, folders),
+      );
     },
 
     async close() {
       transport.close();
     },
-  };
-}
-
-/** Node and the SDK both read the proxies of the environment, and say what is wrong with passwords in it. */
-function withProxies<T>(make: () => T): T {
-  try {
-    return make();
-  } catch (error) {
-    if (!['ERR_INVALID_URL', 'ERR_PROXY_INVALID_CONFIG'].includes(errnoOf(error) ?? '')) throw error;
-    throw new PresyncError('CONFIG_INVALID', 'a proxy in the environment is not the URL of one', {
-      hint: 'write HTTPS_PROXY, HTTP_PROXY or ALL_PROXY as http://host:port',
-    });
-  }
+  });
 }
 
 function locationOf({ account, container, prefix, endpoint }: AzureStoreOptions): string {
@@ -337,14 +296,4 @@ function outOfOrder(call: AzureCall, key: string, last: string, folders: boolean
       hint: 'the account has a hierarchical namespace, which orders keys in another way: use one without',
     },
   );
-}
-
-/** In a listing ETags have no quotes, elsewhere they do. */
-function versionOf(call: AzureCall, etag: string | undefined): string {
-  if (etag === undefined || etag === '') throw malformed(call, 'no ETag');
-  return etag.endsWith('"') ? etag : `"${etag}"`;
-}
-
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -1,5 +1,5 @@
 import type { StoreAccess } from './access.ts';
-import type { CallOptions, ObjectStore } from './object-store.ts';
+import type { CallOptions, ObjectStore, StoreNotice } from './object-store.ts';
 import { openStore } from './open.ts';
 import { createSources, type SourceEvent, type Sources } from './sources.ts';
 import { createPace, withBandwidth } from './with-bandwidth.ts';
@@ -10,6 +10,8 @@ import { withRetry } from './with-retry.ts';
 export interface ComposeStoreOptions extends CallOptions {
   metrics?: StoreMetrics | undefined;
   access?: StoreAccess | undefined;
+  /** Told of what a store finds out. */
+  onNotice?: ((notice: StoreNotice) => void) | undefined;
 }
 
 /** Calls under way at once, whatever the pipelines ask for: the sockets that an adapter keeps. */
@@ -67,12 +69,12 @@ export async function composeSources(
 
 async function openAll(
   urls: readonly [string, ...string[]],
-  { metrics, access, signal }: ComposeStoreOptions,
+  { metrics, access, onNotice, signal }: ComposeStoreOptions,
 ): Promise<[ObjectStore, ...ObjectStore[]]> {
   const pace = access?.bandwidth === undefined ? undefined : createPace(access.bandwidth);
   const opened: ObjectStore[] = [];
   const open = async (url: string): Promise<ObjectStore> => {
-    const adapter = await openStore(url, { access, signal });
+    const adapter = await openStore(url, { access, onNotice, signal });
     opened.push(adapter);
     const paced = pace === undefined ? adapter : withBandwidth(adapter, pace);
     return metrics === undefined ? paced : withMetrics(paced, metrics);

@@ -1,10 +1,11 @@
 import type { IncomingMessage } from 'node:http';
 import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
-import { assertKey, assertPrefix, isKey } from './keys.ts';
+import { type ConnectionOptions, DEFAULT_STALL_MS } from './lib/agents.ts';
 import { announced } from './lib/announced.ts';
 import { field, malformed } from './lib/answer-errors.ts';
 import { receive, receiveAll } from './lib/body.ts';
-import { assertRange, assertWithin, bodySize, notFound, wasChanged } from './lib/calls.ts';
+import { assertRange, assertWithin, bodySize, emptyRead, unlessAbsent, wasChanged } from './lib/calls.ts';
+import { checked } from './lib/checked.ts';
 import { ANONYMOUS, createCredentials } from './lib/gcs-credentials.ts';
 import { gcsServer } from './lib/gcs-endpoint.ts';
 import {
@@ -17,6 +18,7 @@ import {
 } from './lib/gcs-errors.ts';
 import { createTransport, type GcsRequest } from './lib/gcs-transport.ts';
 import { isMd5Of, prepareUpload } from './lib/gcs-upload.ts';
+import { type ListedPage, listed } from './lib/listed.ts';
 import type {
   FileBody,
   ObjectData,
@@ -26,16 +28,12 @@ import type {
   ReadOptions,
 } from './object-store.ts';
 
-export interface GcsStoreOptions {
+export interface GcsStoreOptions extends ConnectionOptions {
   bucket: string;
   /** Key prefix without slashes at its ends; '' for the whole bucket. */
   prefix: string;
   /** Base URL of another server (fake-gcs-server). Default: Google. */
   endpoint?: string | undefined;
-  /** Sockets at a time; further calls wait. Default 256. */
-  maxConnections?: number | undefined;
-  /** A connection that moves no byte for so many milliseconds is dead. Default 30,000. */
-  stallMs?: number | undefined;
 }
 
 /** An object has at most 5 TiB. https://cloud.google.com/storage/quotas#objects */
@@ -50,9 +48,6 @@ const PAGE_OBJECTS = 1000;
 
 /** Whole objects up to this size are compared with the MD5 that comes with them: documents that have no other digest. */
 const MD5_CHECK_BYTES = 1024 ** 2;
-
-const DEFAULT_MAX_CONNECTIONS = 256;
-const DEFAULT_STALL_MS = 30_000;
 
 /**
  * A store in a Google Cloud Storage bucket, over the JSON API. Credentials are Application Default Credentials, as the
@@ -89,11 +84,7 @@ export async function createGcsStore(options: GcsStoreOptions): Promise<ObjectSt
   const credentials = anonymous
     ? ANONYMOUS
     : createCredentials(() => newStorage().authClient, { url: base, stallMs });
-  const transport = createTransport({
-    base,
-    maxConnections: options.maxConnections ?? DEFAULT_MAX_CONNECTIONS,
-    stallMs,
-  });
+  const transport = createTransport({ ...options, base, stallMs });
 
   /** True once an answer proved that there is such a bucket: most 404s do not tell. */
   let bucketSeen = false;
@@ -191,13 +182,11 @@ export async function createGcsStore(options: GcsStoreOptions): Promise<ObjectSt
 
   async function stat(key: string, signal: AbortSignal): Promise<ObjectInfo | undefined> {
     const call = describe('GET', key, signal);
-    try {
-      const found = await askJson({ method: 'GET', path: `${objectPath(key)}?fields=size,generation` }, call);
-      return { key, size: sizeOf(call, found), version: generationOf(call, field(found, 'generation')) };
-    } catch (error) {
-      if (isPresyncError(error, 'OBJECT_NOT_FOUND')) return undefined;
-      throw error;
-    }
+    const found = await unlessAbsent(
+      askJson({ method: 'GET', path: `${objectPath(key)}?fields=size,generation` }, call),
+    );
+    if (found === undefined) return undefined;
+    return { key, size: sizeOf(call, found), version: generationOf(call, field(found, 'generation')) };
   }
 
   async function read(key: string, { range, maxBytes, signal }: ReadOptions): Promise<ObjectData> {
@@ -228,13 +217,12 @@ export async function createGcsStore(options: GcsStoreOptions): Promise<ObjectSt
     }
   }
 
-  async function nothing(key: string, offset: number, signal: AbortSignal): Promise<ObjectData> {
-    const found = await stat(key, signal);
-    if (found === undefined) throw notFound(key, location);
-    if (found.size > offset)
-      throw malformed(describe('GET', key, signal), 'an object that grew between two requests');
-    return { bytes: new Uint8Array(0), size: found.size, version: found.version };
-  }
+  const nothing = (key: string, offset: number, signal: AbortSignal): Promise<ObjectData> =>
+    emptyRead(key, offset, {
+      location,
+      stat: () => stat(key, signal),
+      grown: () => malformed(describe('GET', key, signal), 'an object that grew between two requests'),
+    });
 
   async function put(
     key: string,
@@ -272,75 +260,57 @@ export async function createGcsStore(options: GcsStoreOptions): Promise<ObjectSt
     return { version: generationOf(call, field(answer, 'generation')) };
   }
 
-  return {
+  async function page(call: GcsCall, token: string | undefined): Promise<ListedPage> {
+    const query = new URLSearchParams({
+      prefix: root + call.key,
+      maxResults: `${PAGE_OBJECTS}`,
+      fields: 'nextPageToken,items(name,size,generation)',
+      ...(token === undefined ? {} : { pageToken: token }),
+    });
+    const answer = await askJson({ method: 'GET', path: `${bucketPath}/o?${query}` }, call);
+    const items: unknown = field(answer, 'items') ?? [];
+    const next = field(answer, 'nextPageToken') ?? '';
+    if (!Array.isArray(items)) throw malformed(call, 'a listing without items');
+    if (typeof next !== 'string')
+      throw malformed(call, 'a page of a listing that does not say where the next begins');
+    return {
+      entries: items.map((item: unknown) => ({
+        name: String(field(item, 'name')),
+        info: (key) => ({
+          key,
+          size: sizeOf(call, item),
+          version: generationOf(call, field(item, 'generation')),
+        }),
+      })),
+      next: next === '' ? undefined : next,
+    };
+  }
+
+  return checked({
     location,
     traits: { writable: true, listable: true },
-
-    async stat(key, { signal }) {
-      assertKey(key);
-      return stat(key, signal);
-    },
-
-    async read(key, options) {
-      assertKey(key);
-      return read(key, options);
-    },
-
-    async put(key, body, options) {
-      assertKey(key);
-      return put(key, body, options);
-    },
+    stat: (key, { signal }) => stat(key, signal),
+    read,
+    put,
 
     async remove(key, { signal }) {
-      assertKey(key);
       const call = describe('DELETE', key, signal);
-      try {
-        await run({ method: 'DELETE', path: objectPath(key) }, call, (answer) => {
-          const tooLarge = (): PresyncError => malformed(call, 'a body to a removal');
-          return receiveAll(answer, MAX_REFUSAL_BYTES, tooLarge, receiving(call));
-        });
-      } catch (error) {
-        if (!isPresyncError(error, 'OBJECT_NOT_FOUND')) throw error;
-      }
+      const removal = run({ method: 'DELETE', path: objectPath(key) }, call, (answer) => {
+        const tooLarge = (): PresyncError => malformed(call, 'a body to a removal');
+        return receiveAll(answer, MAX_REFUSAL_BYTES, tooLarge, receiving(call));
+      });
+      await unlessAbsent(removal);
     },
 
-    async *list(prefix, { signal }): AsyncGenerator<ObjectInfo> {
-      assertPrefix(prefix);
+    list(prefix, { signal }) {
       const call = describe('LIST', prefix, signal);
-      const query = new URLSearchParams({
-        prefix: root + prefix,
-        maxResults: `${PAGE_OBJECTS}`,
-        fields: 'nextPageToken,items(name,size,generation)',
-      });
-      let last = '';
-      for (;;) {
-        const page = await askJson({ method: 'GET', path: `${bucketPath}/o?${query}` }, call);
-        // A page may be empty and yet not the last one.
-        const items = field(page, 'items') ?? [];
-        if (!Array.isArray(items)) throw malformed(call, 'a listing without items');
-        for (const item of items as unknown[]) {
-          throwIfAborted(signal);
-          const name = field(item, 'name');
-          const key = typeof name === 'string' ? name.slice(root.length) : '';
-          // Folder markers of consoles and what other programs put there are none of presync's objects.
-          if (!isKey(key)) continue;
-          if (key <= last) throw malformed(call, `a listing that is not in key order (${key} after ${last})`);
-          last = key;
-          yield { key, size: sizeOf(call, item), version: generationOf(call, field(item, 'generation')) };
-        }
-        throwIfAborted(signal);
-        const token = field(page, 'nextPageToken');
-        if (token === undefined || token === '') return;
-        if (typeof token !== 'string' || token === query.get('pageToken'))
-          throw malformed(call, 'a page of a listing that does not say where the next begins');
-        query.set('pageToken', token);
-      }
+      return listed(call, root, (token) => page(call, token));
     },
 
     async close() {
       transport.close();
     },
-  };
+  });
 }
 
 /** A signed 64-bit number, and not the 0 that stands for absence. */

@@ -99,3 +99,10 @@ export interface ObjectData {
   size: number;
   version: string;
 }
+
+/** Something that a store has found out and that whoever runs it may want to know; nothing has failed for it. */
+export interface StoreNotice {
+  /** `settings`: how the server wants to be spoken to. `leftover`: something that could not be removed and costs money. */
+  kind: 'settings' | 'leftover';
+  message: string;
+}

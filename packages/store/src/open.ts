@@ -5,12 +5,14 @@ import { createFileStore } from './file.ts';
 import { createGcsStore } from './gcs.ts';
 import { createHttpStore } from './http.ts';
 import { createMemoryStore } from './memory.ts';
-import type { CallOptions, ObjectStore } from './object-store.ts';
+import type { CallOptions, ObjectStore, StoreNotice } from './object-store.ts';
 import { createS3Store } from './s3.ts';
 import { parseStoreUrl } from './store-url.ts';
 
 export interface OpenOptions extends CallOptions {
   access?: StoreAccess | undefined;
+  /** Told of what a store finds out. */
+  onNotice?: ((notice: StoreNotice) => void) | undefined;
 }
 
 /**
@@ -19,20 +21,24 @@ export interface OpenOptions extends CallOptions {
  *
  * @throws PresyncError STORE_URL_INVALID.
  */
-export async function openStore(text: string, { access, signal }: OpenOptions): Promise<ObjectStore> {
+export async function openStore(
+  text: string,
+  { access, onNotice, signal }: OpenOptions,
+): Promise<ObjectStore> {
   throwIfAborted(signal);
   const url = parseStoreUrl(text);
+  const identity = access?.http;
   switch (url.kind) {
     case 'file':
       return createFileStore({ dir: url.dir });
     case 'memory':
       return createMemoryStore();
     case 's3':
-      return createS3Store(url);
+      return createS3Store({ ...url, identity, onNotice });
     case 'azure':
-      return createAzureStore(url);
+      return createAzureStore({ ...url, identity });
     case 'gcs':
-      return createGcsStore(url);
+      return createGcsStore({ ...url, identity });
     case 'http':
       return createHttpStore({ ...url, access: access?.http });
   }

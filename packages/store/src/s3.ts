@@ -1,121 +1,84 @@
-import { stat as fileStat } from 'node:fs/promises';
-import type { S3Client } from '@aws-sdk/client-s3';
-import { ioError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
-import { cacheControl } from './cache-control.ts';
-import { assertKey, assertPrefix, isKey } from './keys.ts';
-import { unlessAborted } from './lib/abort.ts';
+import { PresyncError } from '@presync/runtime/errors';
+import { type ConnectionOptions, DEFAULT_STALL_MS } from './lib/agents.ts';
 import { announced } from './lib/announced.ts';
 import { malformed } from './lib/answer-errors.ts';
-import { fileStream, isByteStream, receive } from './lib/body.ts';
-import { assertRange, assertWithin, bodyChanged, bodySize, isFileBody, notFound } from './lib/calls.ts';
-import { isAboutObject, isStaleCredentials, type S3Call, s3Error } from './lib/s3-errors.ts';
-import type {
-  FileBody,
-  ObjectData,
-  ObjectInfo,
-  ObjectStore,
-  PutOptions,
-  ReadOptions,
-} from './object-store.ts';
+import { isByteStream, receive } from './lib/body.ts';
+import { assertRange, assertWithin, emptyRead, unlessAbsent } from './lib/calls.ts';
+import { checked } from './lib/checked.ts';
+import { quotedEtag } from './lib/etag.ts';
+import { type ListedPage, listed } from './lib/listed.ts';
+import { createS3Connection } from './lib/s3-client.ts';
+import { factsOf, type S3Call, s3Error } from './lib/s3-errors.ts';
+import { createPut, type PartOptions } from './lib/s3-put.ts';
+import type { UploadContext } from './lib/s3-upload.ts';
+import { extrasOf, type S3WriteOptions } from './lib/s3-writes.ts';
+import type { ObjectData, ObjectInfo, ObjectStore, ReadOptions, StoreNotice } from './object-store.ts';
 
-export interface S3StoreOptions {
+export interface S3StoreOptions extends ConnectionOptions, S3WriteOptions, PartOptions {
   bucket: string;
   /** Key prefix without slashes at its ends; '' for the whole bucket. */
   prefix: string;
-  /** Default: from the environment or the profile; with an endpoint and nothing else said, us-east-1. */
+  /** Default: from the environment or the profile, else us-east-1; a server that names another one is believed. */
   region?: string | undefined;
   /** Base URL of an S3-compatible server. Default: AWS. */
   endpoint?: string | undefined;
-  /** `https://host/bucket/key` in place of `https://bucket.host/key`. Default false. */
+  /** `https://host/bucket/key` in place of `https://bucket.host/key`. Default: on AWS the latter, elsewhere the former, unless it is refused. */
   pathStyle?: boolean | undefined;
-  /** Sockets at a time; further calls wait. Default 256: one answer gives some 90 MB/s, so a fast link needs many. */
-  maxConnections?: number | undefined;
-  /** A connection that moves no byte for so many milliseconds is dead. Default 30,000, as in the AWS CRT. */
-  stallMs?: number | undefined;
+  /** Send a SHA-256 in a header of its own with each put. Default: when the server wants one. */
+  checksum?: boolean | undefined;
+  /** Pay for requests and traffic of somebody else's bucket. */
+  requesterPays?: boolean | undefined;
+  /** Told of what was found out about the server. */
+  onNotice?: ((notice: StoreNotice) => void) | undefined;
 }
 
-/** A single PutObject takes at most 5 GiB. */
-const MAX_PUT_BYTES = 5 * 1024 ** 3;
-
-const DEFAULT_MAX_CONNECTIONS = 256;
-const DEFAULT_STALL_MS = 30_000;
-
-/** Time to open a connection, or `stallMs` when that is less. */
-const CONNECT_MS = 10_000;
+/** Refusals of a HEAD that do not say why. */
+const MUTE: ReadonlySet<number> = new Set([301, 307, 400, 405]);
 
 /**
  * A store in an S3 bucket, on AWS or a server that speaks its protocol. Credentials come from the AWS SDK's usual
  * chain (environment, profile, web identity, container, instance role). The SDK's own retries are off.
  *
+ * What servers differ in is found out from what they answer: region, style of the URL, checksums, and whether the completion of a multipart
+ * upload honours conditions. What the options say of it is not changed.
+ *
  * The version is the ETag. Without `s3:ListBucket` S3 answers 403 for absent objects, which is STORE_FORBIDDEN here.
  *
- * @throws PresyncError STORE_URL_INVALID when no region is to be found. Nothing is sent yet.
+ * @throws PresyncError STORE_URL_INVALID when the profile cannot be read, CONFIG_INVALID for a proxy that is none. Nothing is sent yet.
  */
 export async function createS3Store(options: S3StoreOptions): Promise<ObjectStore> {
   const sdk = await import('@aws-sdk/client-s3');
-  const { NodeHttpHandler } = await import('@smithy/node-http-handler');
-  const { bucket } = options;
+  const { bucket, endpoint } = options;
   const stallMs = options.stallMs ?? DEFAULT_STALL_MS;
   const root = options.prefix === '' ? '' : `${options.prefix}/`;
   const location = locationOf(options);
-
-  const agent = { keepAlive: true, maxSockets: options.maxConnections ?? DEFAULT_MAX_CONNECTIONS };
-  const requestHandler = new NodeHttpHandler({
-    httpAgent: agent,
-    httpsAgent: agent,
-    connectionTimeout: Math.min(stallMs, CONNECT_MS),
-    socketTimeout: stallMs,
-    // Waiting for a socket is what maxConnections is for, and nothing to warn of.
-    socketAcquisitionWarningTimeout: 2 ** 31 - 1,
+  const extras = extrasOf(options);
+  const payer = options.requesterPays ? { RequestPayer: 'requester' as const } : {};
+  const connection = await createS3Connection({
+    ...options,
+    endpoint,
+    stallMs,
+    given: { region: options.region, pathStyle: options.pathStyle, checksums: options.checksum },
   });
-  const region = options.region ?? (options.endpoint === undefined ? undefined : endpointRegion());
-  const newClient = (): S3Client =>
-    new sdk.S3Client({
-      ...(region === undefined ? {} : { region }),
-      ...(options.endpoint === undefined ? {} : { endpoint: options.endpoint }),
-      forcePathStyle: options.pathStyle ?? false,
-      maxAttempts: 1,
-      requestHandler,
-      // Checksum trailers are unknown to R2, Spaces and others, and cost time; presync checks digests of its own.
-      requestChecksumCalculation: 'WHEN_REQUIRED',
-      responseChecksumValidation: 'WHEN_REQUIRED',
-      // With `Expect: 100-continue` the SDK opens a connection for each put.
-      expectContinueHeader: false,
-    });
-  let client = newClient();
-  await assertRegion(client);
-
-  /** True once an answer proved that there is such a bucket: the 404 of a HEAD does not tell. */
-  let bucketSeen = false;
-
-  async function run<T>(call: S3Call, send: (client: S3Client) => Promise<T>): Promise<T> {
-    throwIfAborted(call.signal);
-    try {
-      // The chain of credentials does not know the signal.
-      const answer = await unlessAborted(send(client), call.signal);
-      bucketSeen ||= answer !== undefined;
-      return answer;
-    } catch (error) {
-      bucketSeen ||= isAboutObject(error);
-      // A new client asks the chain for credentials anew; the sockets are shared.
-      if (isStaleCredentials(error)) client = newClient();
-      throw s3Error(error, call);
-    }
-  }
 
   const describe = (action: S3Call['action'], key: string, signal: AbortSignal): S3Call => ({
     action,
     key,
     location,
     bucket,
+    extras,
+    assumedRegion: connection.assumedRegion,
     signal: AbortSignal.any([signal]),
   });
+  /** True when something about the server is to be found out. */
+  const curious = options.region === undefined || (endpoint !== undefined && options.pathStyle === undefined);
+  const context: UploadContext = { ...options, connection, root, payer, describe };
 
   async function head(key: string, signal: AbortSignal): Promise<ObjectInfo | undefined> {
     const call = describe('HEAD', key, signal);
-    const answer = await run(call, async (s3) => {
+    const answer = await connection.run(call, async ({ client }) => {
       try {
-        return await s3.send(new sdk.HeadObjectCommand({ Bucket: bucket, Key: root + key }), {
+        return await client.send(new sdk.HeadObjectCommand({ Bucket: bucket, Key: root + key, ...payer }), {
           abortSignal: call.signal,
         });
       } catch (error) {
@@ -125,27 +88,71 @@ export async function createS3Store(options: S3StoreOptions): Promise<ObjectStor
     });
     if (answer === undefined) return undefined;
     if (answer.ContentLength === undefined) throw malformed(call, 'no Content-Length');
-    return { key, size: answer.ContentLength, version: versionOf(call, answer.ETag) };
+    return { key, size: answer.ContentLength, version: quotedEtag(call, answer.ETag) };
   }
 
   async function stat(key: string, signal: AbortSignal): Promise<ObjectInfo | undefined> {
-    const found = await head(key, signal);
-    if (found !== undefined || bucketSeen) return found;
-    try {
-      await read(key, { maxBytes: 1, range: { offset: 0, length: 1 }, signal });
-    } catch (error) {
-      if (!(error instanceof PresyncError) || error.code !== 'OBJECT_NOT_FOUND') throw error;
-    }
-    return undefined;
+    const seen = connection.bucketSeen;
+    const found = await refusedForAReason('HEAD', key, signal, () => head(key, signal));
+    if (found !== undefined || seen) return found;
+    // The 404 of a HEAD does not say whether there is a bucket.
+    const first = { maxBytes: 1, range: { offset: 0, length: 1 }, signal };
+    if ((await unlessAbsent(read(key, first))) === undefined) return undefined;
+    // It has come meanwhile, or the HEAD went where this server does not look for it.
+    return head(key, signal);
   }
 
-  async function nothing(key: string, offset: number, signal: AbortSignal): Promise<ObjectData> {
-    const found = await stat(key, signal);
-    if (found === undefined) throw notFound(key, location);
-    if (found.size > offset)
-      throw malformed(describe('GET', key, signal), 'an object that grew between two requests');
-    return { bytes: new Uint8Array(0), size: found.size, version: found.version };
+  /** Whether listing is allowed to whom reading was refused; undefined until that was tried. */
+  let mayList: boolean | undefined;
+
+  /**
+   * The answer to a HEAD has no body, and a 403 does not say what is missing: a listing of one key tells more. When it teaches how the server
+   * wants to be spoken to, the call is made again.
+   */
+  async function refusedForAReason<T>(
+    action: 'HEAD' | 'GET',
+    key: string,
+    signal: AbortSignal,
+    ask: () => Promise<T>,
+  ): Promise<T> {
+    const { settings, bucketSeen } = connection;
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(error instanceof PresyncError)) throw error;
+      const { name, status = 0 } = factsOf(error.cause);
+      const forbidden = status === 403 && (name === '' || name === 'AccessDenied' || name === 'Forbidden');
+      if (!forbidden && !(action === 'HEAD' && !bucketSeen && curious && MUTE.has(status))) throw error;
+      const call = describe(action, key, signal);
+      if (mayList === undefined) {
+        const refusal = await refusalOfListing(key, signal);
+        if (refusal?.code === 'ABORTED') throw refusal;
+        if (connection.settings !== settings) return await ask();
+        const why = factsOf(refusal?.cause);
+        const says = why.name !== '' && why.name !== 'AccessDenied' && (why.status ?? 500) < 500;
+        if (name === '' && says) throw s3Error(refusal?.cause, call);
+        if (refusal === undefined || refusal.code === 'STORE_FORBIDDEN') mayList = refusal === undefined;
+      }
+      throw forbidden ? s3Error(error.cause, call, { mayList }) : error;
+    }
   }
+
+  async function refusalOfListing(key: string, signal: AbortSignal): Promise<PresyncError | undefined> {
+    try {
+      await page(describe('LIST', key, signal), undefined, 1);
+      return undefined;
+    } catch (error) {
+      if (error instanceof PresyncError) return error;
+      throw error;
+    }
+  }
+
+  const nothing = (key: string, offset: number, signal: AbortSignal): Promise<ObjectData> =>
+    emptyRead(key, offset, {
+      location,
+      stat: () => stat(key, signal),
+      grown: () => malformed(describe('GET', key, signal), 'an object that grew between two requests'),
+    });
 
   async function read(key: string, { range, maxBytes, signal }: ReadOptions): Promise<ObjectData> {
     assertRange(key, range);
@@ -156,10 +163,11 @@ export async function createS3Store(options: S3StoreOptions): Promise<ObjectStor
     const abortSignal = AbortSignal.any([signal, done.signal]);
     const Range = range && `bytes=${range.offset}-${range.offset + range.length - 1}`;
     try {
-      return await run(call, async (s3) => {
-        const answer = await s3.send(new sdk.GetObjectCommand({ Bucket: bucket, Key: root + key, Range }), {
-          abortSignal,
-        });
+      return await connection.run(call, async ({ client }) => {
+        const answer = await client.send(
+          new sdk.GetObjectCommand({ Bucket: bucket, Key: root + key, Range, ...payer }),
+          { abortSignal },
+        );
         const { length, size } = announced(
           call,
           {
@@ -170,7 +178,7 @@ export async function createS3Store(options: S3StoreOptions): Promise<ObjectStor
           range,
         );
         assertWithin(key, length, maxBytes);
-        const version = versionOf(call, answer.ETag);
+        const version = quotedEtag(call, answer.ETag);
         if (!isByteStream(answer.Body)) throw malformed(call, 'no body');
         const what = `${call.location} GET ${key}`;
         return { bytes: await receive(answer.Body, length, { what, stallMs, signal }), size, version };
@@ -182,132 +190,62 @@ export async function createS3Store(options: S3StoreOptions): Promise<ObjectStor
     }
   }
 
-  async function put(
-    key: string,
-    body: Uint8Array | FileBody,
-    options: PutOptions,
-  ): Promise<{ version: string }> {
-    const { condition, sha256, immutable = false, signal } = options;
-    const call = { ...describe('PUT', key, signal), condition };
-    const size = bodySize(body);
-    if (size > MAX_PUT_BYTES) {
-      throw new PresyncError(
-        'OBJECT_TOO_LARGE',
-        `${key} would have ${size} bytes; S3 takes at most ${MAX_PUT_BYTES} in a put`,
-        {
-          hint: 'use a smaller chunk size',
+  async function page(call: S3Call, token: string | undefined, most?: number): Promise<ListedPage> {
+    const answer = await connection.run(call, ({ client }) =>
+      client.send(
+        new sdk.ListObjectsV2Command({
+          Bucket: bucket,
+          Prefix: root + call.key,
+          // XML has no way to write some characters that keys of other programs may have.
+          EncodingType: 'url',
+          ContinuationToken: token,
+          MaxKeys: most,
+          ...payer,
+        }),
+        { abortSignal: call.signal },
+      ),
+    );
+    const { Contents = [], EncodingType, IsTruncated = false, NextContinuationToken = '' } = answer;
+    return {
+      entries: Contents.map(({ Key = '', Size, ETag }) => ({
+        name: EncodingType === 'url' ? decoded(Key, root) : Key,
+        info(key) {
+          if (Size === undefined) throw malformed(call, `no size for ${key}`);
+          return { key, size: Size, version: quotedEtag(call, ETag) };
         },
-      );
-    }
-    if (isFileBody(body)) await assertSize(body, key);
-    const file = isFileBody(body) && size > 0 ? fileStream(body, key) : undefined;
-    const Body = file?.stream ?? (isFileBody(body) ? Buffer.alloc(0) : asBuffer(body));
-    const command = new sdk.PutObjectCommand({
-      Bucket: bucket,
-      Key: root + key,
-      Body,
-      ContentLength: size,
-      CacheControl: cacheControl(immutable),
-      ...(condition === undefined
-        ? {}
-        : 'ifAbsent' in condition
-          ? { IfNoneMatch: '*' }
-          : { IfMatch: condition.ifVersion }),
-    });
-    // A digest that is known spares the SDK to hash the body, and has the server check the body against it, over TLS too.
-    if (sha256 !== undefined) {
-      command.middlewareStack.add(
-        (next) => (args) => {
-          const { request } = args;
-          if (typeof request === 'object' && request !== null && 'headers' in request)
-            request.headers = { ...Object(request.headers), 'x-amz-content-sha256': sha256 };
-          return next(args);
-        },
-        { step: 'build', name: 'knownDigest' },
-      );
-    }
-    const abortSignal = file === undefined ? call.signal : AbortSignal.any([signal, file.failed]);
-    try {
-      const answer = await run(call, (s3) => s3.send(command, { abortSignal }));
-      return { version: versionOf(call, answer.ETag) };
-    } catch (error) {
-      if (file?.failed.aborted) throw file.failed.reason;
-      throw error;
-    } finally {
-      file?.stream.destroy();
-    }
+      })),
+      next: IsTruncated ? NextContinuationToken : undefined,
+    };
   }
 
-  return {
+  const store = checked({
     location,
     traits: { writable: true, listable: true },
-
-    async stat(key, { signal }) {
-      assertKey(key);
-      return stat(key, signal);
-    },
-
-    async read(key, options) {
-      assertKey(key);
-      return read(key, options);
-    },
-
-    async put(key, body, options) {
-      assertKey(key);
-      return put(key, body, options);
-    },
+    stat: (key, { signal }) => stat(key, signal),
+    read: (key, call) => refusedForAReason('GET', key, call.signal, () => read(key, call)),
+    put: (key, body, call) => put(key, body, call),
 
     async remove(key, { signal }) {
-      assertKey(key);
       const call = describe('DELETE', key, signal);
-      try {
-        await run(call, (s3) =>
-          s3.send(new sdk.DeleteObjectCommand({ Bucket: bucket, Key: root + key }), {
-            abortSignal: call.signal,
-          }),
-        );
-      } catch (error) {
-        if (!(error instanceof PresyncError) || error.code !== 'OBJECT_NOT_FOUND') throw error;
-      }
+      const removal = connection.run(call, ({ client }) =>
+        client.send(new sdk.DeleteObjectCommand({ Bucket: bucket, Key: root + key, ...payer }), {
+          abortSignal: call.signal,
+        }),
+      );
+      await unlessAbsent(removal);
     },
 
-    async *list(prefix, { signal }): AsyncGenerator<ObjectInfo> {
-      assertPrefix(prefix);
+    list(prefix, { signal }) {
       const call = describe('LIST', prefix, signal);
-      let token: string | undefined;
-      let last = '';
-      do {
-        const page = await run(call, (s3) =>
-          s3.send(
-            new sdk.ListObjectsV2Command({ Bucket: bucket, Prefix: root + prefix, ContinuationToken: token }),
-            {
-              abortSignal: call.signal,
-            },
-          ),
-        );
-        for (const entry of page.Contents ?? []) {
-          throwIfAborted(signal);
-          const key = entry.Key?.slice(root.length) ?? '';
-          // Folder markers of consoles and what other programs put there are none of presync's objects.
-          if (!isKey(key)) continue;
-          if (key <= last) throw malformed(call, `a listing that is not in key order (${key} after ${last})`);
-          last = key;
-          if (entry.Size === undefined) throw malformed(call, `no size for ${key}`);
-          yield { key, size: entry.Size, version: versionOf(call, entry.ETag) };
-        }
-        if (page.IsTruncated && (page.NextContinuationToken ?? token) === token) {
-          throw malformed(call, 'a page of a listing that does not say where the next begins');
-        }
-        token = page.IsTruncated ? page.NextContinuationToken : undefined;
-        throwIfAborted(signal);
-      } while (token !== undefined);
+      return listed(call, root, (token) => page(call, token));
     },
 
     async close() {
-      client.destroy();
-      requestHandler.destroy();
+      connection.close();
     },
-  };
+  });
+  const put = createPut(context, options, store);
+  return store;
 }
 
 function locationOf({ bucket, prefix, endpoint }: S3StoreOptions): string {
@@ -315,44 +253,17 @@ function locationOf({ bucket, prefix, endpoint }: S3StoreOptions): string {
   return `s3://${bucket}${prefix === '' ? '' : `/${prefix}`}${query}`;
 }
 
-/** Servers other than AWS mostly take any region; undefined leaves it to the SDK's chain. */
-function endpointRegion(): string | undefined {
-  return process.env.AWS_REGION === undefined && process.env.AWS_PROFILE === undefined
-    ? 'us-east-1'
-    : undefined;
-}
-
-async function assertRegion(client: S3Client): Promise<void> {
-  try {
-    await client.config.region();
-  } catch (error) {
-    throw new PresyncError(
-      'STORE_URL_INVALID',
-      `the region of the bucket is not known: ${messageOf(error)}`,
-      {
-        cause: error,
-        hint: 'add ?region=… to the store URL, or set AWS_REGION',
-      },
-    );
-  }
-}
-
 function isBeyondEnd(error: unknown): boolean {
   return error instanceof PresyncError && error.cause instanceof Error && error.cause.name === 'InvalidRange';
 }
 
-function versionOf(call: S3Call, etag: string | undefined): string {
-  if (etag === undefined || etag === '') throw malformed(call, 'no ETag');
-  return etag;
-}
-
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
-
-async function assertSize(body: FileBody, key: string): Promise<void> {
-  const { size } = await fileStat(body.path).catch((error: unknown) => {
-    throw ioError(error, 'read', body.path);
-  });
-  if (size !== body.size) throw bodyChanged(body.path, key);
+/** A name of a listing in URL encoding, with `+` for a space. Some servers say that they encode names, and do not. */
+function decoded(name: string, root: string): string {
+  let plain: string;
+  try {
+    plain = decodeURIComponent(name.replaceAll('+', ' '));
+  } catch {
+    return name;
+  }
+  return name.startsWith(root) && !plain.startsWith(root) ? name : plain;
 }

@@ -1,25 +1,17 @@
 import { fileURLToPath } from 'node:url';
 import { nearest } from '@presync/runtime/nearest';
-import {
-  connectionsOf,
-  endpointOf,
-  flagOf,
-  invalid,
-  matching,
-  optionsOf,
-  prefixOf,
-} from './lib/url-parts.ts';
+import { parseS3Url, type S3Url } from './lib/s3-url.ts';
+import { namesOfOptions } from './lib/url-options.ts';
+import { connectionsOf, endpointOf, invalid, optionsOf, prefixOf } from './lib/url-parts.ts';
+
+/** The options that each kind of store URL may have, for the reference. */
+export { URL_OPTIONS, type UrlOption } from './lib/url-options.ts';
 
 /** What a store URL says. Prefixes have no slashes at their ends; '' is the whole bucket. */
 export type StoreUrl =
   | { kind: 'file'; dir: string }
   | { kind: 'memory' }
-  | ({
-      kind: 's3';
-      bucket: string;
-      region: string | undefined;
-      pathStyle: boolean | undefined;
-    } & ServerUrl)
+  | S3Url
   | ({ kind: 'azure'; account: string; container: string } & ServerUrl)
   | ({ kind: 'gcs'; bucket: string } & ServerUrl)
   | {
@@ -43,7 +35,7 @@ const KNOWN =
 const SCHEMES: Readonly<Record<string, (url: URL, text: string) => StoreUrl>> = {
   file: parseFile,
   memory: parseMemory,
-  s3: parseS3,
+  s3: parseS3Url,
   azure: parseAzure,
   gs: parseGcs,
   http: parseHttp,
@@ -55,11 +47,13 @@ const SCHEMES: Readonly<Record<string, (url: URL, text: string) => StoreUrl>> = 
 /**
  * Reads a store URL:
  * - `file:///dir`
- * - `s3://bucket/prefix?region=…&endpoint=…&pathStyle=1&maxConnections=…`
- * - `azure://account/container/prefix?endpoint=…&maxConnections=…`
- * - `gs://bucket/prefix?endpoint=…&maxConnections=…`
- * - `https://host/prefix?maxConnections=…` and `peer+http://host:port`, both read only
+ * - `s3://bucket/prefix?region=…&endpoint=…`
+ * - `azure://account/container/prefix?endpoint=…`
+ * - `gs://bucket/prefix?endpoint=…`
+ * - `https://host/prefix` and `peer+http://host:port`, both read only
  * - `memory:`
+ *
+ * `URL_OPTIONS` has all their options.
  *
  * @throws PresyncError STORE_URL_INVALID with the part that is wrong; never with anything that may be a secret.
  */
@@ -117,28 +111,8 @@ function parseFile(url: URL, text: string): StoreUrl {
   return { kind: 'file', dir: dir.replace(/\/+$/, '') };
 }
 
-function parseS3(url: URL): StoreUrl {
-  const found = optionsOf(url, ['region', 'endpoint', 'pathStyle', 'maxConnections']);
-  // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html, and the older, laxer rules.
-  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$/.test(url.hostname) || url.port !== '') {
-    throw invalid(
-      `${JSON.stringify(url.host)} is not the name of a bucket`,
-      'write s3://bucket/prefix; the address of another server goes into ?endpoint=https://host:port',
-    );
-  }
-  return {
-    kind: 's3',
-    bucket: url.hostname,
-    prefix: prefixOf(url.pathname, 's3://bucket/some/prefix'),
-    region: matching('region', found.get('region'), /^[a-z0-9-]+$/, 'as eu-central-1'),
-    endpoint: endpointOf(found.get('endpoint')),
-    pathStyle: flagOf('pathStyle', found.get('pathStyle')),
-    maxConnections: connectionsOf(found.get('maxConnections')),
-  };
-}
-
 function parseAzure(url: URL): StoreUrl {
-  const found = optionsOf(url, ['endpoint', 'maxConnections']);
+  const found = optionsOf(url, namesOfOptions('azure'));
   // https://learn.microsoft.com/azure/storage/common/storage-account-overview: 3 to 24 small letters and digits.
   // The emulator's account is devstoreaccount1.
   if (!/^[a-z0-9]{3,24}$/.test(url.hostname) || url.port !== '') {
@@ -166,7 +140,7 @@ function parseAzure(url: URL): StoreUrl {
 }
 
 function parseGcs(url: URL): StoreUrl {
-  const found = optionsOf(url, ['endpoint', 'maxConnections']);
+  const found = optionsOf(url, namesOfOptions('gs'));
   // https://cloud.google.com/storage/docs/buckets#naming
   if (!/^(?=.{3,222}$)[a-z0-9][a-z0-9._-]*[a-z0-9]$/.test(url.hostname) || url.port !== '') {
     throw invalid(
@@ -184,7 +158,7 @@ function parseGcs(url: URL): StoreUrl {
 }
 
 function parseHttp(url: URL): StoreUrl {
-  const found = optionsOf(url, ['maxConnections']);
+  const found = optionsOf(url, namesOfOptions('http'));
   const [peer, scheme] = url.protocol.startsWith('peer+')
     ? [true, url.protocol.slice('peer+'.length)]
     : [false, url.protocol];

@@ -1,27 +1,8 @@
 import { open } from 'node:fs/promises';
-import { ioError, isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
-import pRetry from 'p-retry';
+import { ioError, isPresyncError, PresyncError } from '@presync/runtime/errors';
 import { bodySize, isFileBody } from './lib/calls.ts';
-import { sleep } from './lib/sleep.ts';
+import { type RetryOptions, retried } from './lib/retried.ts';
 import type { FileBody, ObjectInfo, ObjectStore, PutOptions } from './object-store.ts';
-
-export interface RetryOptions {
-  /** Attempts in all, 1 or more. Default 8, which with the delays below lasts half a minute on average. */
-  attempts?: number | undefined;
-  /** Upper bound of the first delay in milliseconds; it doubles each time. Default 250. */
-  minDelayMs?: number | undefined;
-  /** Upper bound of every delay in milliseconds. Default 20,000. */
-  maxDelayMs?: number | undefined;
-  /** Told before each new attempt; `delayMs` is the wait before it. */
-  onRetry?:
-    | ((retry: { operation: string; attempt: number; delayMs: number; error: PresyncError }) => void)
-    | undefined;
-}
-
-const DEFAULTS = { attempts: 8, minDelayMs: 250, maxDelayMs: 20_000 };
-
-/** A `Retry-After` is obeyed up to this long; a store that asks for more is taken at this. */
-const MAX_RETRY_AFTER_MS = 120_000;
 
 /** How much of an object is compared at a time with what was put. */
 const COMPARE_BYTES = 8 * 1024 * 1024;
@@ -36,32 +17,8 @@ const COMPARE_BYTES = 8 * 1024 * 1024;
  * A listing that fails goes on after the last object that it gave; attempts are counted anew from there.
  */
 export function withRetry(store: ObjectStore, options: RetryOptions = {}): ObjectStore {
-  const attempts = options.attempts ?? DEFAULTS.attempts;
-  const minDelayMs = options.minDelayMs ?? DEFAULTS.minDelayMs;
-  const maxDelayMs = options.maxDelayMs ?? DEFAULTS.maxDelayMs;
-
-  function retried<T>(
-    operation: string,
-    signal: AbortSignal,
-    work: (attempt: number) => Promise<T>,
-  ): Promise<T> {
-    return pRetry(work, {
-      retries: attempts - 1,
-      // The delays of p-retry have half jitter and know no Retry-After, so the wait is made in onFailedAttempt.
-      minTimeout: 0,
-      shouldRetry: ({ error }) => error instanceof PresyncError && error.retryable,
-      onFailedAttempt: async ({ error, attemptNumber, retriesLeft }) => {
-        if (!(error instanceof PresyncError) || !error.retryable || retriesLeft <= 0) return;
-        throwIfAborted(signal);
-        const bound = Math.min(maxDelayMs, minDelayMs * 2 ** (attemptNumber - 1));
-        const asked = Math.min(error.retryAfterMs ?? 0, MAX_RETRY_AFTER_MS);
-        // Who obeyed the same Retry-After to the millisecond would come back as one crowd.
-        const delayMs = asked + Math.random() * bound;
-        options.onRetry?.({ operation, attempt: attemptNumber + 1, delayMs, error });
-        await sleep(delayMs, signal);
-      },
-    });
-  }
+  const again = <T>(operation: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> =>
+    retried(operation, signal, work, options);
 
   async function put(
     key: string,
@@ -70,7 +27,7 @@ export function withRetry(store: ObjectStore, options: RetryOptions = {}): Objec
   ): Promise<{ version: string }> {
     let uncertain = false;
     try {
-      return await retried(`put ${key}`, call.signal, async () => {
+      return await again(`put ${key}`, call.signal, async () => {
         try {
           return await store.put(key, body, call);
         } catch (error) {
@@ -81,7 +38,7 @@ export function withRetry(store: ObjectStore, options: RetryOptions = {}): Objec
     } catch (error) {
       if (!uncertain || call.condition === undefined || !isPresyncError(error, 'CONDITION_FAILED'))
         throw error;
-      const version = await retried(`read back ${key}`, call.signal, () =>
+      const version = await again(`read back ${key}`, call.signal, () =>
         versionIfSame(store, key, body, call.signal),
       );
       if (version === undefined) throw error;
@@ -92,10 +49,10 @@ export function withRetry(store: ObjectStore, options: RetryOptions = {}): Objec
   return {
     location: store.location,
     traits: store.traits,
-    stat: (key, call) => retried(`stat ${key}`, call.signal, () => store.stat(key, call)),
-    read: (key, call) => retried(`read ${key}`, call.signal, () => store.read(key, call)),
+    stat: (key, call) => again(`stat ${key}`, call.signal, () => store.stat(key, call)),
+    read: (key, call) => again(`read ${key}`, call.signal, () => store.read(key, call)),
     put,
-    remove: (key, call) => retried(`remove ${key}`, call.signal, () => store.remove(key, call)),
+    remove: (key, call) => again(`remove ${key}`, call.signal, () => store.remove(key, call)),
     async *list(prefix, call) {
       let source: AsyncIterator<ObjectInfo> | undefined;
       let last = '';
@@ -113,7 +70,7 @@ export function withRetry(store: ObjectStore, options: RetryOptions = {}): Objec
       };
       try {
         for (;;) {
-          const next = await retried(`list ${prefix}`, call.signal, step);
+          const next = await again(`list ${prefix}`, call.signal, step);
           if (next.done) return;
           last = next.value.key;
           yield next.value;

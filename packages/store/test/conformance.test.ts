@@ -16,6 +16,7 @@ import { withMetrics } from '@presync/store/with-metrics';
 import { withRetry } from '@presync/store/with-retry';
 import { type AzureServer, findAzureServer, startAzureServer } from '../../../test/support/azure-server.ts';
 import { findGcsServer, type GcsServer, startGcsServer } from '../../../test/support/gcs-server.ts';
+import { findMinio, startMinio } from '../../../test/support/minio-server.ts';
 import { needs } from '../../../test/support/needs.ts';
 import { findS3Server, type S3Server, startS3Server } from '../../../test/support/s3-server.ts';
 
@@ -81,6 +82,26 @@ describe('the S3 store on versitygw', needs('versitygw', findS3Server() !== unde
     await opened().put('digest/right', body, { sha256, condition: { ifAbsent: true }, signal });
     const { bytes } = await opened().read('digest/right', { maxBytes: 100, signal });
     assert.deepEqual(Buffer.from(bytes), body);
+  });
+});
+
+describe('the S3 store on MinIO', needs('minio', findMinio() !== undefined), () => {
+  let server: S3Server | undefined;
+  let store: ObjectStore | undefined;
+  before(async () => {
+    server = await startMinio();
+    Object.assign(process.env, server.env);
+    store = await openStore(server.url.replace('?', '/some/prefix?'), {
+      signal: AbortSignal.timeout(60_000),
+    });
+  });
+  after(async () => {
+    await store?.close();
+    await server?.stop();
+  });
+  suite(() => {
+    if (store === undefined) throw new Error('there is no store');
+    return store;
   });
 });
 

@@ -5,7 +5,7 @@ import { after, before, beforeEach, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isPresyncError, type PresyncError } from '@presync/runtime/errors';
 import { createDownloads, type Downloads, isNotResumable } from '@presync/store/download';
-import { collect } from '../../../test/support/collect.ts';
+import { collectBytes } from '../../../test/support/collect.ts';
 
 // What web servers do in the middle of a large file.
 
@@ -93,7 +93,7 @@ function serve(how: Serving = {}): Answer {
 async function get(url = `${base}/dir/archive.tar`): Promise<Buffer> {
   const download = await downloads.open(url, { signal });
   try {
-    return await collect(download.bytes());
+    return await collectBytes(download.bytes());
   } finally {
     download.close();
   }
@@ -117,7 +117,7 @@ test('a file is got with what the server says of it', async () => {
   assert.equal(download.size, CONTENT.length);
   assert.equal(download.version, '"v1"');
   assert.equal(download.location, `${base}/dir/a.tar`);
-  assert.ok((await collect(download.bytes())).equals(CONTENT));
+  assert.ok((await collectBytes(download.bytes())).equals(CONTENT));
   assert.equal(seen[0]?.url, '/dir/a.tar?X-Amz-Signature=hush');
 });
 
@@ -252,7 +252,7 @@ test('a body in a coding is taken only where that was said', async () => {
   ];
   await refused(get(), /x-gzip/);
   const download = await downloads.open(`${base}/a`, { anyCoding: true, signal });
-  assert.equal((await collect(download.bytes())).toString(), 'abc');
+  assert.equal((await collectBytes(download.bytes())).toString(), 'abc');
 });
 
 test('an abort ends it at once', async () => {
@@ -260,7 +260,7 @@ test('an abort ends it at once', async () => {
   const stop = new AbortController();
   const download = await downloads.open(`${base}/a`, { signal: stop.signal });
   setTimeout(() => stop.abort(), 50);
-  await assert.rejects(collect(download.bytes()), (error) => isPresyncError(error, 'ABORTED'));
+  await assert.rejects(collectBytes(download.bytes()), (error) => isPresyncError(error, 'ABORTED'));
 });
 
 test('small texts and sizes', async () => {
@@ -287,7 +287,7 @@ test('downloads keep to a pace together', async () => {
   const slow = createDownloads({ access: { bandwidth: CONTENT.length }, stallMs: STALL_MS });
   const began = performance.now();
   const both = await Promise.all(
-    ['a', 'b'].map(async (name) => collect((await slow.open(`${base}/${name}`, { signal })).bytes())),
+    ['a', 'b'].map(async (name) => collectBytes((await slow.open(`${base}/${name}`, { signal })).bytes())),
   );
   assert.ok(both.every((bytes) => bytes.equals(CONTENT)));
   // Two seconds' worth, less the credit of an idle line and the last piece.

@@ -58,6 +58,7 @@ function open(): Promise<ObjectStore> {
     bucket: 'bucket',
     prefix: 'p',
     endpoint,
+    region: 'us-east-1',
     pathStyle: true,
     stallMs: STALL_MS,
     maxConnections: 8,
@@ -148,7 +149,11 @@ for (const [name, call, answer, code, retryable] of REFUSALS) {
     answers = [answer];
     const error = await failure(call());
     assert.deepEqual([error.code, error.retryable], [code, retryable], error.message);
-    assert.equal(requests.length, 1, 'the adapter made more than one attempt');
+    // A read that is forbidden is looked into by a listing.
+    const attempts = name.startsWith('LIST')
+      ? requests
+      : requests.filter((line) => !line.includes('list-type=2'));
+    assert.equal(attempts.length, 1, 'the adapter made more than one attempt');
   });
 }
 
@@ -353,7 +358,7 @@ test('a server that ignores If-None-Match is not published to', async () => {
   );
 });
 
-test('without credentials the store is forbidden, without a region the URL is wrong', async () => {
+test('without credentials the store is forbidden', async () => {
   const kept = { ...process.env };
   for (const name of Object.keys(process.env).filter((name) => name.startsWith('AWS_')))
     delete process.env[name];
@@ -365,7 +370,6 @@ test('without credentials the store is forbidden, without a region the URL is wr
   try {
     store = await open();
     assert.equal((await failure(get())).code, 'STORE_FORBIDDEN');
-    assert.equal((await failure(createS3Store({ bucket: 'bucket', prefix: '' }))).code, 'STORE_URL_INVALID');
   } finally {
     delete process.env.AWS_CONFIG_FILE;
     delete process.env.AWS_SHARED_CREDENTIALS_FILE;

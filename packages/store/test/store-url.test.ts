@@ -33,7 +33,25 @@ test('file URLs name a folder', () => {
 });
 
 test('S3 URLs name a bucket, a prefix and options', () => {
-  const plain = { region: undefined, endpoint: undefined, pathStyle: undefined, maxConnections: undefined };
+  const writes = {
+    checksum: undefined,
+    multipart: undefined,
+    multipartThreshold: undefined,
+    partSize: undefined,
+    sse: undefined,
+    sseKmsKeyId: undefined,
+    bucketKey: undefined,
+    storageClass: undefined,
+    tags: undefined,
+    requesterPays: undefined,
+  };
+  const plain = {
+    region: undefined,
+    endpoint: undefined,
+    pathStyle: undefined,
+    maxConnections: undefined,
+    ...writes,
+  };
   assert.deepEqual(parseStoreUrl('s3://bucket'), { kind: 's3', bucket: 'bucket', prefix: '', ...plain });
   assert.deepEqual(parseStoreUrl('s3://bucket/a/b/'), {
     kind: 's3',
@@ -53,6 +71,7 @@ test('S3 URLs name a bucket, a prefix and options', () => {
       endpoint: 'http://127.0.0.1:9000',
       pathStyle: true,
       maxConnections: 64,
+      ...writes,
     },
   );
   for (const url of [
@@ -72,6 +91,58 @@ test('S3 URLs name a bucket, a prefix and options', () => {
     's3://bucket#x',
   ]) {
     refusal(url);
+  }
+});
+
+test('S3 URLs say how objects are written', () => {
+  const url = parseStoreUrl(
+    's3://bucket?checksum=0&multipart=1&multipartThreshold=100MB&partSize=8MiB&sse=aws:kms&sseKmsKeyId=arn:aws:kms:eu-central-1:1:key/ab-1&bucketKey=1&storageClass=STANDARD_IA&tags=team=nodes,a%20b=x%2By=z&requesterPays=1',
+  );
+  assert.deepEqual(url, {
+    kind: 's3',
+    bucket: 'bucket',
+    prefix: '',
+    region: undefined,
+    endpoint: undefined,
+    pathStyle: undefined,
+    maxConnections: undefined,
+    checksum: false,
+    multipart: true,
+    multipartThreshold: 100_000_000,
+    partSize: 8 * 1024 ** 2,
+    sse: 'aws:kms',
+    sseKmsKeyId: 'arn:aws:kms:eu-central-1:1:key/ab-1',
+    bucketKey: true,
+    storageClass: 'STANDARD_IA',
+    tags: { team: 'nodes', 'a b': 'x+y=z' },
+    requesterPays: true,
+  });
+  for (const [option, said] of [
+    ['sse=aes256', /AES256, aws:kms/],
+    ['sseKmsKeyId=alias/key', /no encryption with one/],
+    ['sse=AES256&sseKmsKeyId=alias/key', /no encryption with one/],
+    ['sse=aws:kms&sseKmsKeyId=a%20key', /id, ARN or alias/],
+    ['sse=AES256&bucketKey=1', /bucketKey/],
+    ['storageClass=GLACIER', /cannot be read at once.*GLACIER_IR/],
+    ['storageClass=DEEP_ARCHIVE', /cannot be read at once/],
+    ['storageClass=a%20class', /STANDARD_IA/],
+    ['tags=', /not a tag/],
+    ['tags=name', /not a tag/],
+    ['tags=a=b,', /not a tag/],
+    ['tags=a=b,a=c', /twice/],
+    ['tags=aws:x=y', /reserved/],
+    ['tags=a=%3Cb%3E', /not a tag/],
+    [`tags=${'x'.repeat(129)}=y`, /not a tag/],
+    [`tags=${Array.from({ length: 11 }, (_, index) => `t${index}=x`).join()}`, /at most 10/],
+    ['partSize=4MiB', /5MiB to 5120MiB/],
+    ['partSize=16', /5MiB/],
+    ['partSize=6GiB', /5MiB/],
+    ['multipartThreshold=-1MiB', /multipartThreshold/],
+    ['multipart=auto', /1 or 0/],
+    ['requesterPays=yes', /1 or 0/],
+  ] as const) {
+    const error = refusal(`s3://bucket?${option}`);
+    assert.match(`${error.message} ${error.hint}`, said, option);
   }
 });
 

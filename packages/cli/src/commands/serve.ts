@@ -11,6 +11,7 @@ import { type ServeOptions, serve as serveRepository } from '@presync/snapshotte
 import { serveView } from '@presync/snapshotter/serve-view';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
+import { logNotices } from '@presync/store/notices';
 import type { CommandContext, CommandHandler } from '../command.ts';
 
 /** What is the same, whatever is offered. */
@@ -64,8 +65,13 @@ async function offerStore(
 ): Promise<void> {
   // The bandwidth is that of the answers; what the store gives is a copy of it.
   const { bandwidth, ...access } = await readStoreAccess(config);
-  const { metrics, signal } = offering;
-  const store = await composeStore(config.store, { access, metrics: metrics.store, signal });
+  const { metrics, log, signal } = offering;
+  const store = await composeStore(config.store, {
+    access,
+    metrics: metrics.store,
+    onNotice: logNotices(log),
+    signal,
+  });
   try {
     await serveRepository({ ...offering, store, bandwidth });
   } finally {

@@ -6,6 +6,7 @@ import { ERROR_CODES } from '@presync/runtime/errors';
 import { formatBytes } from '@presync/runtime/units';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
+import { logNotices } from '@presync/store/notices';
 import { openRepository } from '@presync/transfer/repository';
 import { readSeen } from '@presync/transfer/seen';
 import { verifyRepository } from '@presync/transfer/verify-repository';
@@ -17,7 +18,11 @@ const SHOWN_PROBLEMS = 50;
 
 export const verify: CommandHandler<'verify'> = async ({ config, loaded, log, progress, signal }) => {
   const trusted = await composeTrust(config, log);
-  const store = await composeStore(config.store, { access: await readStoreAccess(config), signal });
+  const store = await composeStore(config.store, {
+    access: await readStoreAccess(config),
+    onNotice: logNotices(log),
+    signal,
+  });
   const scratchDir = await mkdtemp(join(tmpdir(), 'presync-verify-'));
   try {
     const repository = await openRepository(store, { signal });

@@ -72,20 +72,53 @@ export function isTransient(status: number | undefined, action: StoreCall['actio
 /** STORE_UNREACHABLE when no answer came at all; undefined for other errors. */
 export function networkError(error: unknown, call: StoreCall): PresyncError | undefined {
   const code = errnoOf(error) ?? '';
-  const message = `cannot reach ${call.location} (${call.action} ${call.key}): ${messageOf(error) || code}`;
+  // OpenSSL's errors have a line of numbers and file names around what they say.
+  const said = /:SSL routines:[^:]*:([^:]+):/.exec(messageOf(error))?.[1] ?? messageOf(error);
+  const what = `${call.location} (${call.action} ${call.key || '/'}): ${said || code}`;
+  const unreachable = (message: string, hint: string, retryable: boolean): PresyncError =>
+    new PresyncError('STORE_UNREACHABLE', message, { cause: error, hint, retryable });
+  // Node's own: the proxy refused the tunnel, or what it answered is none.
+  if (code.startsWith('ERR_PROXY')) {
+    return unreachable(
+      `no way through the proxy to ${what}`,
+      'look at the proxy in HTTPS_PROXY or HTTP_PROXY, at its user and password, and at NO_PROXY',
+      true,
+    );
+  }
+  if (/^ERR_SSL_.*ALERT_(?:CERTIFICATE_REQUIRED|BAD_CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE)/.test(code)) {
+    return unreachable(
+      `cannot reach ${what}`,
+      'the server wants another client certificate than it was shown: give one with --store-cert and --store-cert-key',
+      false,
+    );
+  }
   if (/^(CERT_|ERR_TLS|ERR_SSL|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)/.test(code)) {
-    return new PresyncError('STORE_UNREACHABLE', message, {
-      cause: error,
-      hint: "the endpoint's certificate is not trusted here: look at the endpoint, or set NODE_EXTRA_CA_CERTS to its authority",
-    });
+    return unreachable(
+      `cannot reach ${what}`,
+      "the endpoint's certificate is not trusted here: look at the endpoint, or give its authority with --store-ca",
+      false,
+    );
   }
   const timeout = error instanceof Error && error.name === 'TimeoutError';
   if (!NETWORK.has(code) && !timeout) return undefined;
-  return new PresyncError('STORE_UNREACHABLE', message, {
-    cause: error,
-    retryable: true,
-    hint: 'look at the endpoint in the store URL, at DNS, routes and firewalls',
-  });
+  return unreachable(
+    `cannot reach ${what}`,
+    'look at the endpoint in the store URL, at DNS, routes, firewalls and proxies',
+    true,
+  );
+}
+
+/** The store's clock minus this machine's, in milliseconds, from the `Date` of an answer; undefined when it does not tell. */
+export function clockOff(date: unknown): number | undefined {
+  const time = typeof date === 'string' ? Date.parse(date) : Number.NaN;
+  return Number.isNaN(time) ? undefined : time - Date.now();
+}
+
+/** `62 minutes slow`: this machine's clock beside that of the store. */
+export function clockText(offMs: number): string {
+  const seconds = Math.round(Math.abs(offMs) / 1000);
+  const amount = seconds < 120 ? `${seconds} seconds` : `${Math.round(seconds / 60)} minutes`;
+  return `${amount} ${offMs > 0 ? 'slow' : 'fast'}`;
 }
 
 /** STORE_FAILED with what the store said. */

@@ -3,6 +3,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { ioError } from '@presync/runtime/errors';
 import type { FileBody } from '../object-store.ts';
 import { bodyChanged } from './calls.ts';
+import { inParallel } from './in-parallel.ts';
 
 /** Larger files are put in blocks of this size; smaller ones at once. */
 export const BLOCK_BYTES = 8 * 1024 ** 2;
@@ -34,26 +35,14 @@ export function stageFile(
     blockId(upload, index),
   );
   return withFile(body, key, async (file) => {
-    const stop = new AbortController();
-    const both = AbortSignal.any([signal, stop.signal]);
     const left = ids.entries();
-    const failures: unknown[] = [];
-    const worker = async (): Promise<void> => {
+    await inParallel(PARALLEL, signal, async (both) => {
       const buffer = Buffer.allocUnsafeSlow(BLOCK_BYTES);
       for (const [index, id] of left) {
         const bytes = await readBlock(file, body, key, buffer, index * BLOCK_BYTES);
         await stage(id, bytes, both);
       }
-    };
-    await Promise.all(
-      Array.from({ length: PARALLEL }, () =>
-        worker().catch((error: unknown) => {
-          failures.push(error);
-          stop.abort();
-        }),
-      ),
-    );
-    if (failures.length > 0) throw failures[0];
+    });
     return ids;
   });
 }

@@ -3,6 +3,8 @@ import { errnoOf, messageOf, PresyncError } from '@presync/runtime/errors';
 import {
   type AnswerFacts,
   abortOf,
+  clockOff,
+  clockText,
   field,
   lostCondition,
   malformed,
@@ -68,7 +70,6 @@ export function azureError(thrown: unknown, call: AzureCall): PresyncError {
   // The SDK's error holds the request, and with it the SAS token or Authorization header.
   const error = withoutRequest(thrown, call, facts);
   const code = errnoOf(error) ?? '';
-  if (code.startsWith('ERR_PROXY')) return proxyFailure(error, call);
   return (
     unreadable(thrown, call, facts) ??
     conditionError(error, call, facts) ??
@@ -156,7 +157,7 @@ function authorisation(error: Error, call: AzureCall, facts: AzureFacts): Presyn
   if (isSkewed(call, facts)) {
     return storeFailed(error, call, facts, {
       retryable: true,
-      hint: `set this machine's clock (timedatectl, chrony)${facts.clockOffMs === 0 ? '' : `: it is ${Math.round(Math.abs(facts.clockOffMs) / 60_000)} minutes ${facts.clockOffMs > 0 ? 'slow' : 'fast'}`}`,
+      hint: `set this machine's clock (timedatectl, chrony)${facts.clockOffMs === 0 ? '' : `: it is ${clockText(facts.clockOffMs)}`}`,
     });
   }
   if (status === 401 && call.access.means === 'identity' && !isForeignToken(facts)) {
@@ -202,15 +203,6 @@ function permissionHint({ access, account, action }: AzureCall, { name, detail }
   }
   const role = action === 'PUT' || action === 'DELETE' ? 'Contributor' : 'Reader';
   return `grant the identity the role Storage Blob Data ${role} on the container, which takes some minutes to work, and look at the network rules of the account`;
-}
-
-function proxyFailure(error: Error, call: AzureCall): PresyncError {
-  const what = `${call.location} (${call.action} ${call.key || '/'})`;
-  return new PresyncError('STORE_UNREACHABLE', `no way through the proxy to ${what}: ${error.message}`, {
-    cause: error,
-    retryable: true,
-    hint: 'look at the proxy in HTTPS_PROXY or HTTP_PROXY, and at its user and password',
-  });
 }
 
 function tokenFailure(error: TokenError, call: AzureCall): PresyncError {
@@ -261,12 +253,11 @@ function factsOf(thrown: unknown): AzureFacts {
   // The answer to a HEAD has no body: the header has the code.
   const named = response?.headers.get('x-ms-error-code') ?? code;
   const detail = field(field(response, 'parsedBody'), 'authenticationErrorDetail');
-  const time = Date.parse(response?.headers.get('date') ?? '');
   return {
     name: /^[A-Z][A-Za-z0-9]+$/.test(named) ? named : '',
     status: statusCode,
     retryAfterMs: retryAfter(response?.headers.get('retry-after')),
     detail: typeof detail === 'string' ? detail : '',
-    clockOffMs: Number.isNaN(time) ? 0 : time - Date.now(),
+    clockOffMs: clockOff(response?.headers.get('date')) ?? 0,
   };
 }

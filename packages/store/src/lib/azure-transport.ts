@@ -2,15 +2,13 @@ import * as http from 'node:http';
 import * as https from 'node:https';
 import type { HttpOperationResponse, IHttpClient, WebResource } from '@azure/storage-blob';
 import { PresyncError } from '@presync/runtime/errors';
+import { type ConnectionOptions, createAgents, StallError } from './agents.ts';
 
 export interface Transport extends IHttpClient {
   close(): void;
 }
 
-export interface TransportOptions {
-  /** Sockets at a time; further requests wait. */
-  maxConnections: number;
-  /** A connection that moves no byte for so many milliseconds is dead. */
+export interface TransportOptions extends ConnectionOptions {
   stallMs: number;
 }
 
@@ -23,14 +21,9 @@ const MAX_TEXT_BYTES = 64 * 1024 ** 2;
  *
  * The body of an answer that is given on as a stream is not watched here: whoever receives it does that.
  */
-export function createTransport({ maxConnections, stallMs }: TransportOptions): Transport {
-  const options = {
-    keepAlive: true,
-    maxSockets: maxConnections,
-    // Node 24.5 and later: proxies from the environment.
-    proxyEnv: process.env,
-  };
-  const agents = { 'http:': new http.Agent(options), 'https:': new https.Agent(options) };
+export function createTransport(options: TransportOptions): Transport {
+  const { stallMs } = options;
+  const agents = createAgents(options);
 
   function send(request: WebResource, url: URL): Promise<[http.ClientRequest, http.IncomingMessage]> {
     const secure = url.protocol === 'https:';
@@ -71,15 +64,6 @@ export function createTransport({ maxConnections, stallMs }: TransportOptions): 
       agents['https:'].destroy();
     },
   };
-}
-
-/** Nothing moved on a connection. */
-class StallError extends Error {
-  override readonly name = 'TimeoutError';
-
-  constructor(stallMs: number) {
-    super(`no byte moved for ${stallMs / 1000} s`);
-  }
 }
 
 /** The adapter puts buffers, the SDK lists of blocks as text. */

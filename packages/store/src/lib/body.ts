@@ -8,6 +8,11 @@ export interface ByteStream extends AsyncIterable<Uint8Array> {
   destroy(error?: Error): unknown;
 }
 
+/** The same bytes, as node:http and the SDKs take them. */
+export function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
 /** True for the body of an answer as it comes from node:http. */
 export function isByteStream(body: unknown): body is ByteStream {
   return typeof body === 'object' && body !== null && Symbol.asyncIterator in body && 'destroy' in body;
@@ -191,16 +196,26 @@ function wrongLength(what: string, got: string, cause?: unknown): PresyncError {
   });
 }
 
+/** A piece of a file; by default all of it. */
+export interface FileSlice {
+  start: number;
+  length: number;
+}
+
 /**
- * A stream of the file. `failed` fires when the file cannot be read or has another size than announced: a request
+ * A stream of a piece of the file. `failed` fires when it cannot be read or has another size than announced: a request
  * would wait for the missing bytes.
  */
-export function fileStream(body: FileBody, key: string): { stream: ReadStream; failed: AbortSignal } {
+export function fileStream(
+  body: FileBody,
+  key: string,
+  { start, length }: FileSlice = { start: 0, length: body.size },
+): { stream: ReadStream; failed: AbortSignal } {
   const failure = new AbortController();
-  const stream = createReadStream(body.path, { end: body.size - 1, highWaterMark: 256 * 1024 });
+  const stream = createReadStream(body.path, { start, end: start + length - 1, highWaterMark: 256 * 1024 });
   stream.on('error', (error) => failure.abort(ioError(error, 'read', body.path)));
   stream.on('end', () => {
-    if (stream.bytesRead !== body.size) failure.abort(bodyChanged(body.path, key));
+    if (stream.bytesRead !== length) failure.abort(bodyChanged(body.path, key));
   });
   return { stream, failed: failure.signal };
 }

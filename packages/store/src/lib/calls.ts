@@ -1,5 +1,5 @@
-import { PresyncError } from '@presync/runtime/errors';
-import type { FileBody, ReadOptions } from '../object-store.ts';
+import { isPresyncError, PresyncError } from '@presync/runtime/errors';
+import type { FileBody, ObjectData, ObjectInfo, ReadOptions } from '../object-store.ts';
 
 /** True for a body that is read from a file. */
 export function isFileBody(body: Uint8Array | FileBody): body is FileBody {
@@ -39,11 +39,40 @@ export function tooLarge(key: string, bytes: string, maxBytes: number): PresyncE
   );
 }
 
+/**
+ * What a read gives of a range that has no bytes, with the size and version that `stat` tells. `grown` is thrown when the object reaches
+ * past `offset` after all.
+ */
+export async function emptyRead(
+  key: string,
+  offset: number,
+  {
+    location,
+    stat,
+    grown,
+  }: { location: string; stat: () => Promise<ObjectInfo | undefined>; grown: () => PresyncError },
+): Promise<ObjectData> {
+  const found = await stat();
+  if (found === undefined) throw notFound(key, location);
+  if (found.size > offset) throw grown();
+  return { bytes: new Uint8Array(0), size: found.size, version: found.version };
+}
+
 /** Throws INTERNAL for a range that is not two whole numbers. */
 export function assertRange(key: string, range: ReadOptions['range']): void {
   if (range === undefined) return;
   if ([range.offset, range.length].every((n) => Number.isSafeInteger(n) && n >= 0)) return;
   throw new PresyncError('INTERNAL', `the range ${range.offset}+${range.length} of ${key} is not one`);
+}
+
+/** What the call gives; undefined when there is no such object. */
+export async function unlessAbsent<T>(call: Promise<T>): Promise<T | undefined> {
+  try {
+    return await call;
+  } catch (error) {
+    if (isPresyncError(error, 'OBJECT_NOT_FOUND')) return undefined;
+    throw error;
+  }
 }
 
 /** OBJECT_NOT_FOUND for this object. */

@@ -1,6 +1,7 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
 import { Readable } from 'node:stream';
+import { type ConnectionOptions, createAgents } from './agents.ts';
 import { stall } from './body.ts';
 import type { GcsCall } from './gcs-errors.ts';
 
@@ -26,26 +27,18 @@ export interface GcsTransport {
  * downloads gave 0.67 GB a CPU second, and 0.19 with its check of the CRC (which once let damage pass,
  * nodejs-storage#2372), where this gives 0.83; and presync has a digest of each chunk.
  */
-export function createTransport(options: {
-  base: string;
-  maxConnections: number;
-  stallMs: number;
-}): GcsTransport {
+export function createTransport(
+  options: ConnectionOptions & { base: string; stallMs: number },
+): GcsTransport {
   const { base, stallMs } = options;
   const secure = base.startsWith('https:');
-  const agentOptions = {
-    keepAlive: true,
-    maxSockets: options.maxConnections,
-    // Node 24.5 and later: proxies from the environment.
-    proxyEnv: process.env,
-  };
-  const agent = secure ? new https.Agent(agentOptions) : new http.Agent(agentOptions);
+  const agents = createAgents(options);
 
   return {
     send({ method, path, headers, body }, call) {
       return new Promise((resolve, reject) => {
         const request = (secure ? https : http).request(base + path, {
-          agent,
+          agent: agents[secure ? 'https:' : 'http:'],
           method,
           headers: { 'user-agent': 'presync', ...headers },
           timeout: stallMs,
@@ -74,7 +67,8 @@ export function createTransport(options: {
     },
 
     close() {
-      agent.destroy();
+      agents['http:'].destroy();
+      agents['https:'].destroy();
     },
   };
 }

@@ -1,25 +1,25 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
 import { throwIfAborted } from '@presync/runtime/errors';
+import {
+  type ClientIdentity,
+  type ConnectionOptions,
+  createAgents,
+  DEFAULT_STALL_MS,
+  StallError,
+} from './agents.ts';
 import { malformed, type StoreCall } from './answer-errors.ts';
 import { notFound } from './calls.ts';
 import { answerError, type Reply, requestError } from './http-errors.ts';
 
 /** What a web server or peer wants to see. */
-export interface HttpAccess {
+export interface HttpAccess extends ClientIdentity {
   /** Gives the `Authorization` header for an origin (`https://host:port`); it is sent nowhere else, also after a redirect. */
   authorization?: ((origin: string) => string | undefined) | undefined;
-  /** Client certificate and its private key, PEM. */
-  cert?: string | undefined;
-  key?: string | undefined;
 }
 
-export interface HttpClientOptions {
+export interface HttpClientOptions extends Omit<ConnectionOptions, 'identity'> {
   access?: HttpAccess | undefined;
-  /** Sockets at a time; further calls wait. Default 256. */
-  maxConnections?: number | undefined;
-  /** A connection that moves no byte for so many milliseconds is dead. Default 30,000. */
-  stallMs?: number | undefined;
 }
 
 export interface AskOptions {
@@ -44,8 +44,6 @@ export interface HttpClient {
   close(): void;
 }
 
-const DEFAULT_MAX_CONNECTIONS = 256;
-const DEFAULT_STALL_MS = 30_000;
 /** Fetch's own limit is 20; a CDN needs one or two. */
 const MAX_REDIRECTS = 5;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
@@ -53,18 +51,7 @@ const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 export function createHttpClient(options: HttpClientOptions): HttpClient {
   const { access = {} } = options;
   const stallMs = options.stallMs ?? DEFAULT_STALL_MS;
-  const agentOptions = {
-    keepAlive: true,
-    maxSockets: options.maxConnections ?? DEFAULT_MAX_CONNECTIONS,
-    // Node 24.5 and later: proxies from the environment.
-    proxyEnv: process.env,
-  };
-  const { cert, key: certKey } = access;
-  const identity = cert === undefined || certKey === undefined ? {} : { cert, key: certKey };
-  const agents = {
-    'http:': new http.Agent(agentOptions),
-    'https:': new https.Agent({ ...agentOptions, ...identity }),
-  };
+  const agents = createAgents({ maxConnections: options.maxConnections, identity: access });
 
   function send(url: URL, call: StoreCall, headers: Record<string, string>): Promise<http.IncomingMessage> {
     const secure = url.protocol === 'https:';
@@ -130,15 +117,6 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
       agents['https:'].destroy();
     },
   };
-}
-
-/** Nothing moved on a connection. */
-class StallError extends Error {
-  override readonly name = 'TimeoutError';
-
-  constructor(stallMs: number) {
-    super(`no byte moved for ${stallMs / 1000} s`);
-  }
 }
 
 function replyOf(answer: http.IncomingMessage, status: number): Reply {
