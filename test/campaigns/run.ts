@@ -1,10 +1,15 @@
-/** `npm run campaign -- NAME [--count N] [--seed N] [--backend rocksdb|paritydb]`: long, seeded trials with a report in test/results. */
+/**
+ * `npm run campaign -- NAME [--count N] [--seed N] [--backend rocksdb|paritydb]`: long, seeded trials with a report in test/results.
+ * `conformance` and `store-check` try each store once, and take no options.
+ */
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { conformanceCampaign } from './conformance.ts';
 import { corruptionCampaign } from './corruption.ts';
 import { killCampaign } from './kill.ts';
+import { storeCheckCampaign } from './store-check.ts';
 
 const RESULTS = resolve(import.meta.dirname, '../results');
 
@@ -30,6 +35,41 @@ const CAMPAIGNS: Record<string, { count: number; trial: Trial }> = {
   corruption: { count: 300, trial: corruptionCampaign },
 };
 
+/** Campaigns that have nothing to repeat. `wrong` says what is not as it must be. */
+const REPORTS: Record<string, (log: Settings['log']) => Promise<{ wrong: string[] }>> = {
+  conformance: conformanceCampaign,
+  'store-check': storeCheckCampaign,
+};
+
+/** The conformance report is written as the test writes it, without a date, so that it changes only when a result does. */
+const UNDATED = new Set(['conformance']);
+
+async function runReport(
+  name: string,
+  report: (log: Settings['log']) => Promise<{ wrong: string[] }>,
+): Promise<void> {
+  const { wrong, ...found } = await report(logLine);
+  for (const line of wrong) logLine(line);
+  process.exitCode = wrong.length === 0 ? 0 : 1;
+  if (!UNDATED.has(name))
+    await writeResult(name, {
+      campaign: name,
+      finished: new Date().toISOString(),
+      node: process.version,
+      ...found,
+      wrong,
+    });
+}
+
+function logLine(line: string): void {
+  process.stderr.write(`${new Date().toISOString()} ${line}\n`);
+}
+
+async function writeResult(name: string, document: unknown): Promise<void> {
+  await mkdir(RESULTS, { recursive: true });
+  await writeFile(join(RESULTS, `${name}.json`), `${JSON.stringify(document, null, 2)}\n`);
+}
+
 async function runAll(trial: Trial, { count, seed, backends, dir, log }: Settings): Promise<unknown[]> {
   const reports = [];
   for (const backend of backends) {
@@ -45,9 +85,16 @@ const { values, positionals } = parseArgs({
   options: { count: { type: 'string' }, seed: { type: 'string' }, backend: { type: 'string' } },
 });
 const [name = ''] = positionals;
+const report = REPORTS[name];
+if (report !== undefined) {
+  await runReport(name, report);
+  process.exit();
+}
 const campaign = CAMPAIGNS[name];
 if (campaign === undefined) {
-  process.stderr.write(`There is no campaign "${name}". Try one of: ${Object.keys(CAMPAIGNS).join(', ')}\n`);
+  process.stderr.write(
+    `There is no campaign "${name}". Try one of: ${Object.keys({ ...CAMPAIGNS, ...REPORTS }).join(', ')}\n`,
+  );
   process.exit(2);
 }
 const count = Number(values.count ?? campaign.count);
@@ -57,10 +104,7 @@ const backends: Settings['backends'] =
 const dir = await mkdtemp(join(tmpdir(), `presync-${name}-`));
 const started = Date.now();
 try {
-  const log = (line: string): void => {
-    process.stderr.write(`${new Date().toISOString()} ${line}\n`);
-  };
-  const reports = await runAll(campaign.trial, { count, seed, backends, dir, log });
+  const reports = await runAll(campaign.trial, { count, seed, backends, dir, log: logLine });
   const document = {
     campaign: name,
     count,
@@ -71,8 +115,7 @@ try {
     cores: cpus().length,
     reports,
   };
-  await mkdir(RESULTS, { recursive: true });
-  await writeFile(join(RESULTS, `${name}.json`), `${JSON.stringify(document, null, 2)}\n`);
+  await writeResult(name, document);
   process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
 } finally {
   await rm(dir, { recursive: true, force: true });

@@ -10,7 +10,7 @@ import { needs } from '../support/needs.ts';
 import { findNginx, startNginx } from '../support/nginx.ts';
 import { presyncOk } from '../support/presync.ts';
 import { DEV_GENESIS, unpackFixture } from '../support/real-node.ts';
-import { findS3Server, type S3Server, startS3Server } from '../support/s3-server.ts';
+import { findS3Server, putBucketPolicy, startS3Server } from '../support/s3-server.ts';
 import { assertSameDatabase } from '../support/tree.ts';
 import { findVarnish, startVarnish } from '../support/varnish.ts';
 
@@ -77,7 +77,8 @@ interface World {
 async function createCdnWorld(t: TestContext, start: StartCdn): Promise<World> {
   const s3 = await startS3Server();
   t.after(() => s3.stop());
-  await allowReaders(s3);
+  // Anybody may read the bucket's objects, as behind a CDN without an identity of its own.
+  await putBucketPolicy(s3, [{ principal: '*', actions: ['s3:GetObject'] }]);
   const dir = await mkdtemp(join(tmpdir(), 'presync-cdn-'));
   t.after(() => rm(dir, { recursive: true, force: true }));
   const base = join(dir, 'source');
@@ -140,34 +141,6 @@ async function createCdnWorld(t: TestContext, start: StartCdn): Promise<World> {
       return first.slice(first.indexOf('chunks/'));
     },
   };
-}
-
-/** Anybody may read the bucket's objects, as behind a CDN without an identity of its own. */
-async function allowReaders({ endpoint, bucket, env }: S3Server): Promise<void> {
-  const policy = {
-    Version: '2012-10-17',
-    Statement: [
-      { Effect: 'Allow', Principal: '*', Action: ['s3:GetObject'], Resource: [`arn:aws:s3:::${bucket}/*`] },
-    ],
-  };
-  await promisify(execFile)('curl', [
-    ...[
-      '-sSf',
-      '--aws-sigv4',
-      'aws:amz:us-east-1:s3',
-      '--user',
-      `${env.AWS_ACCESS_KEY_ID}:${env.AWS_SECRET_ACCESS_KEY}`,
-    ],
-    ...[
-      '-H',
-      'x-amz-content-sha256: UNSIGNED-PAYLOAD',
-      '-X',
-      'PUT',
-      '--data-binary',
-      JSON.stringify(policy),
-      `${endpoint}/${bucket}?policy=`,
-    ],
-  ]);
 }
 
 async function assertSame(world: World, name: string): Promise<void> {

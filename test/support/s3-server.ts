@@ -1,7 +1,8 @@
-import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { execFile, spawn } from 'node:child_process';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { freePort, stopChild, waitForPort } from './ports.ts';
 import { findTool } from './tools.ts';
 
@@ -20,6 +21,8 @@ export interface S3ServerOptions {
   region?: string | undefined;
   /** A domain below which the buckets have host names of their own. */
   domain?: string | undefined;
+  /** Accounts besides the root's, which may do what the bucket's policy says; `accountEnv` gives their credentials. */
+  accounts?: readonly string[] | undefined;
 }
 
 export interface S3Server {
@@ -45,8 +48,12 @@ export async function startS3Server(options: S3ServerOptions = {}): Promise<S3Se
   await mkdir(join(dir, bucket), { recursive: true });
   const port = await freePort();
   const { region = 'us-east-1', domain } = options;
-  const args = ['--port', `127.0.0.1:${port}`, '--quiet', '--keep-alive', '--region', region];
-  if (domain !== undefined) args.push('--virtual-domain', domain);
+  const identities = await writeAccounts(root, options.accounts);
+  const args = [
+    ...['--port', `127.0.0.1:${port}`, '--quiet', '--keep-alive', '--region', region],
+    ...identities,
+    ...(domain === undefined ? [] : ['--virtual-domain', domain]),
+  ];
   const child = spawn(binary, [...args, 'posix', dir], {
     env: { PATH: process.env.PATH ?? '', HOME: root, ROOT_ACCESS_KEY: ACCESS, ROOT_SECRET_KEY: SECRET },
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -70,4 +77,56 @@ export async function startS3Server(options: S3ServerOptions = {}): Promise<S3Se
     dir,
     stop,
   };
+}
+
+/** What a process needs in its environment to use the server as one of its accounts. */
+export function accountEnv(account: string): Record<string, string> {
+  return {
+    AWS_ACCESS_KEY_ID: account,
+    AWS_SECRET_ACCESS_KEY: `${SECRET}-${account}`,
+    AWS_EC2_METADATA_DISABLED: 'true',
+  };
+}
+
+/** Gives the flags with which versitygw reads the accounts. */
+async function writeAccounts(root: string, accounts: readonly string[] | undefined): Promise<string[]> {
+  if (accounts === undefined) return [];
+  const dir = join(root, 'accounts');
+  await mkdir(dir);
+  const accessAccounts = Object.fromEntries(
+    accounts.map((access) => [
+      access,
+      { access, secret: accountEnv(access).AWS_SECRET_ACCESS_KEY, role: 'user', userID: 0, groupID: 0 },
+    ]),
+  );
+  await writeFile(join(dir, 'users.json'), JSON.stringify({ accessAccounts }));
+  return ['--iam-dir', dir];
+}
+
+/** What one account, or everybody (`*`), may do with a bucket and its objects. */
+export interface PolicyStatement {
+  principal: string;
+  actions: readonly string[];
+}
+
+/** Gives the bucket a policy, as the root account. */
+export async function putBucketPolicy(
+  { endpoint, bucket, env }: S3Server,
+  statements: readonly PolicyStatement[],
+): Promise<void> {
+  const policy = {
+    Version: '2012-10-17',
+    Statement: statements.map(({ principal, actions }) => ({
+      Effect: 'Allow',
+      Principal: principal === '*' ? '*' : [principal],
+      Action: actions,
+      Resource: [`arn:aws:s3:::${bucket}`, `arn:aws:s3:::${bucket}/*`],
+    })),
+  };
+  const user = `${env.AWS_ACCESS_KEY_ID}:${env.AWS_SECRET_ACCESS_KEY}`;
+  await promisify(execFile)('curl', [
+    ...['-sSf', '--aws-sigv4', 'aws:amz:us-east-1:s3', '--user', user],
+    ...['-H', 'x-amz-content-sha256: UNSIGNED-PAYLOAD', '-X', 'PUT'],
+    ...['--data-binary', JSON.stringify(policy), `${endpoint}/${bucket}?policy=`],
+  ]);
 }

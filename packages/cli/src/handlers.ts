@@ -14,6 +14,7 @@ export const HANDLERS: Handlers = {
   list: async () => (await import('./commands/list.ts')).list,
   show: async () => (await import('./commands/show.ts')).show,
   verify: async () => (await import('./commands/verify.ts')).verify,
+  'store check': async () => (await import('./commands/store-check.ts')).storeCheck,
   doctor: async () => (await import('./commands/doctor.ts')).doctor,
   'keys new': async () => (await import('./commands/keys.ts')).keysNew,
   'keys public': async () => (await import('./commands/keys.ts')).keysPublic,

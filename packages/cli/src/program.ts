@@ -22,6 +22,7 @@ export interface ProgramOptions {
 
 const GROUPS: Readonly<Record<string, string>> = {
   keys: 'Make and read signing keys',
+  store: 'Look at an object store',
   config: 'Look at the configuration',
 };
 

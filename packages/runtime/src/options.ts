@@ -197,6 +197,46 @@ export const OPTIONS = {
     description: 'How much of a new snapshot is read back and checked before it becomes latest.',
     default: 'sample',
   },
+  as: {
+    kind: choice(['writer', 'reader']),
+    description:
+      'Who is to be able to use the store: a source node, which writes, or a machine that only restores. Default: writer, where the store can be written.',
+    inFile: false,
+  },
+  speedTime: {
+    kind: duration('0s', '10m'),
+    description: 'How long the speed of the store is measured in all; 0s for not at all.',
+    default: '20s',
+  },
+  databaseSize: {
+    kind: bytes('1MB', '1000TB'),
+    description: 'Size of the database whose cost in object stores is to be estimated.',
+  },
+  databaseStored: {
+    kind: integer('PERCENT', 1, 110, 'percent'),
+    description: 'What compression leaves of the database. ParityDB compresses by itself.',
+    default: 96,
+  },
+  databaseChurn: {
+    kind: integer('PERCENT', 0, 100, 'percent'),
+    description: 'How much of the database is new in each snapshot.',
+    default: 5,
+  },
+  snapshotsPerDay: {
+    kind: integer('N', 1, 288, 'snapshots'),
+    description: 'Snapshots that are taken a day, for the estimate of cost.',
+    default: 4,
+  },
+  keepFor: {
+    kind: duration('1d', '3650d'),
+    description: 'How long a snapshot is kept, for the estimate of cost.',
+    default: '30d',
+  },
+  restoresPerMonth: {
+    kind: integer('N', 0, 1_000_000, 'restores'),
+    description: 'Restores a month, for the estimate of cost.',
+    default: 10,
+  },
   schedule: {
     kind: pattern(
       'CRON',

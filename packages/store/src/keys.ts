@@ -6,6 +6,9 @@ export const MAX_KEY_LENGTH = 512;
 /** Characters in one segment: what a file name may have on every common file system. */
 export const MAX_SEGMENT_LENGTH = 255;
 
+/** Where everything lies that checks of a store put, each in a folder of its own. */
+export const CHECKS_PREFIX = 'checks/';
+
 const SEGMENT = /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/;
 
 /** True for a segment that the ObjectStore contract allows in a key. */

@@ -13,6 +13,7 @@ import { checkManifest, type Manifest, parseManifest } from '@presync/format/man
 import { isChannel, repositoryKeys } from '@presync/format/paths';
 import { openEnvelope, type PublicKey } from '@presync/format/signature';
 import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { CHECKS_PREFIX } from '@presync/store/keys';
 import type { ObjectStore } from '@presync/store/object-store';
 import { createSources, type Sources } from '@presync/store/sources';
 
@@ -122,8 +123,9 @@ export async function openOrCreateRepository(
 
 async function assertEmpty(store: ObjectStore, signal: AbortSignal): Promise<void> {
   for await (const { key } of store.list('', { signal })) {
-    // What a killed probe of conditional writes left behind is presync's own.
-    if (key.startsWith('probes/') || key === repositoryKeys.repository) continue;
+    // What a killed probe of conditional writes or a check left behind is presync's own.
+    if (key.startsWith('probes/') || key.startsWith(CHECKS_PREFIX) || key === repositoryKeys.repository)
+      continue;
     throw new PresyncError('STORE_OCCUPIED', `${store.location} holds ${key}, and is no presync repository`, {
       hint: 'give presync a prefix of its own, as s3://bucket/presync',
     });

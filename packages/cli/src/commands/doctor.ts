@@ -9,8 +9,10 @@ import { formatBytes } from '@presync/runtime/units';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import { proveConditionalWrites } from '@presync/store/probe';
+import { measureClockSkew } from '@presync/store/server-time';
 import { openRepository } from '@presync/transfer/repository';
 import type { CommandContext, CommandHandler } from '../command.ts';
+import { clockError, describeClock } from '../lib/store-findings.ts';
 
 interface Finding {
   check: string;
@@ -63,7 +65,10 @@ export const doctor: CommandHandler<'doctor'> = async (context) => {
   for (const key of config.trust)
     await examine('trusted key', async () => `key ${(await readTrustedKey(key)).id}`);
   const { store } = config;
-  if (store !== undefined) await examine('store', () => examineStore(store, context));
+  if (store !== undefined) {
+    await examine('store', () => examineStore(store, context));
+    await examine('clock', () => examineClock(store, context));
+  }
   const worst = findings.find(({ ok }) => !ok);
   return {
     json: { ok: worst === undefined, findings },
@@ -132,4 +137,11 @@ async function examineStore(url: string, { config, signal }: CommandContext<'doc
   } finally {
     await store.close();
   }
+}
+
+async function examineClock(url: string, { config, signal }: CommandContext<'doctor'>): Promise<string> {
+  const clock = await measureClockSkew(url, { access: await readStoreAccess(config), signal });
+  if (clock === undefined) return 'the store has no clock to compare with';
+  if (clock.verdict === 'error') throw clockError(clock);
+  return describeClock(clock);
 }

@@ -15,3 +15,6 @@ export interface CaseContext {
   /** A folder of the case's own on this machine. */
   scratch: string;
 }
+
+/** Cases, each under a sentence that is true of a store that passes. */
+export type Cases = Readonly<Record<string, (context: CaseContext) => Promise<void>>>;

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import type { ObjectInfo } from '../object-store.ts';
-import type { CaseContext } from './conformance-context.ts';
+import type { Cases } from './conformance-context.ts';
 import { expect, expectBytes, expectError } from './expect.ts';
 
 /** What reads promise. */
-export const READ_CASES: Record<string, (context: CaseContext) => Promise<void>> = {
+export const READ_CASES: Cases = {
   'an object comes back as it was put': async ({ store, writer, key, signal }) => {
     const bytes = randomBytes(70_000);
     const put = await writer.put(key('a/b/object'), bytes, { signal });
@@ -56,7 +56,10 @@ export const READ_CASES: Record<string, (context: CaseContext) => Promise<void>>
       );
     }
   },
+};
 
+/** What reads of a part promise. */
+export const RANGE_CASES: Cases = {
   'ranges give what there is': async ({ store, writer, key, signal }) => {
     const bytes = randomBytes(1000);
     await writer.put(key('object'), bytes, { signal });
@@ -98,7 +101,10 @@ export const READ_CASES: Record<string, (context: CaseContext) => Promise<void>>
     });
     expect(within.bytes.length === 10, 'a range past the end gives other than the last 10 bytes');
   },
+};
 
+/** What is promised of what is not there. */
+export const ABSENCE_CASES: Cases = {
   'an absent object is told as absent': async ({ store, writer, key, signal }) => {
     const range = { offset: 0, length: 1 };
     expect(
@@ -130,7 +136,7 @@ export const READ_CASES: Record<string, (context: CaseContext) => Promise<void>>
 };
 
 /** What listings promise. */
-export const LIST_CASES: Record<string, (context: CaseContext) => Promise<void>> = {
+export const LIST_CASES: Cases = {
   'a listing is whole and in key order': async ({ store, writer, key, signal }) => {
     const names = ['b', 'a/z', 'a/b/c', 'a.b', 'a-b', 'aB', 'A', 'a_b', 'a0', 'z/0', 'a/b-c', 'a/b.c'];
     for (const [index, name] of names.entries()) await writer.put(key(name), randomBytes(index), { signal });

@@ -3,13 +3,13 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isPresyncError, PresyncError } from '@presync/runtime/errors';
 import type { ObjectStore } from '../object-store.ts';
-import type { CaseContext } from './conformance-context.ts';
+import type { Cases } from './conformance-context.ts';
 import { expect, expectBytes, expectError } from './expect.ts';
 
 const RACERS = 20;
 
-/** What writes, removals and aborts promise. */
-export const WRITE_CASES: Record<string, (context: CaseContext) => Promise<void>> = {
+/** What is seen after a write, and during one. */
+export const CONSISTENCY_CASES: Cases = {
   'a put replaces the whole object': async ({ store, key, signal }) => {
     const first = await store.put(key('object'), randomBytes(5000), { signal });
     const bytes = randomBytes(10);
@@ -63,7 +63,10 @@ export const WRITE_CASES: Record<string, (context: CaseContext) => Promise<void>
     };
     await Promise.all([writer, reader(), reader()]);
   },
+};
 
+/** What conditions promise. */
+export const CONDITION_CASES: Cases = {
   'a create-only put never replaces': async ({ store, key, signal }) => {
     const bytes = randomBytes(100);
     const { version } = await store.put(key('object'), bytes, { condition: { ifAbsent: true }, signal });
@@ -144,7 +147,10 @@ export const WRITE_CASES: Record<string, (context: CaseContext) => Promise<void>
       );
     }
   },
+};
 
+/** What else writes and removals promise. */
+export const WRITE_CASES: Cases = {
   'a file is put as its bytes are': async ({ store, key, signal, scratch }) => {
     for (const size of [0, 1, 3 * 1024 ** 2 + 17]) {
       const bytes = randomBytes(size);
@@ -262,7 +268,10 @@ export const WRITE_CASES: Record<string, (context: CaseContext) => Promise<void>
     const listing = store.list('../', { signal })[Symbol.asyncIterator]();
     await expectError(listing.next(), ['INTERNAL'], 'list of a prefix that no key has');
   },
+};
 
+/** What signals promise. */
+export const ABORT_CASES: Cases = {
   'a signal that has fired stops every call': async ({ store, key, signal }) => {
     await store.put(key('object'), randomBytes(10), { signal });
     const reason = new PresyncError('GATE_SHUT', 'the caller gives up');
@@ -334,8 +343,8 @@ export const WRITE_CASES: Record<string, (context: CaseContext) => Promise<void>
   },
 };
 
-/** What a store that can only be read promises of writes and aborts. */
-export const READER_CASES: Record<string, (context: CaseContext) => Promise<void>> = {
+/** What a store that can only be read promises of writes. */
+export const READER_CASES: Cases = {
   'writes are refused': async ({ store, writer, key, signal }) => {
     await writer.put(key('object'), Buffer.from('content'), { signal });
     await expectError(
@@ -351,7 +360,10 @@ export const READER_CASES: Record<string, (context: CaseContext) => Promise<void
     const read = await store.read(key('object'), { maxBytes: 100, signal });
     expectBytes(read.bytes, Buffer.from('content'), 'the object after a put that was refused');
   },
+};
 
+/** What signals promise where there are only reads. */
+export const READER_ABORT_CASES: Cases = {
   'a signal that has fired stops every read': async ({ store, writer, key, signal }) => {
     await writer.put(key('object'), randomBytes(10), { signal });
     const call = { signal: AbortSignal.abort() };

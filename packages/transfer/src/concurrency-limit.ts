@@ -1,0 +1,1 @@
+export { boundedConcurrency } from './lib/concurrency.ts';
