@@ -1,38 +1,105 @@
 /**
- * `npm run campaign -- NAME [--count N] [--seed N] [--backend rocksdb|paritydb]`: long, seeded trials with a report in test/results.
- * `conformance` and `store-check` try each store once, and take no options.
+ * `npm run campaign -- NAME [--count N] [--seed N] [--backend rocksdb|paritydb] [--store NAME]`: long, seeded trials with a report in
+ * test/results. `conformance` and `store-check` try each store once, and take no options.
  */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import type { FixtureBackend } from '../support/real-node.ts';
 import { conformanceCampaign } from './conformance.ts';
 import { corruptionCampaign } from './corruption.ts';
+import { FAULT_STORES } from './fault-stores.ts';
+import { faultsCampaign } from './faults.ts';
 import { killCampaign } from './kill.ts';
+import { PUBLISHER_STORES, publishersCampaign } from './publishers.ts';
 import { storeCheckCampaign } from './store-check.ts';
 
 const RESULTS = resolve(import.meta.dirname, '../results');
+const BACKENDS = ['rocksdb', 'paritydb'] as const;
 
 interface Settings {
   count: number;
   seed: number;
-  backends: ('rocksdb' | 'paritydb')[];
+  /** What the command line asks for; undefined for all. */
+  backend: string | undefined;
+  store: string | undefined;
   dir: string;
   log: (line: string) => void;
 }
 
-type Trial = (options: {
-  backend: Settings['backends'][number];
+interface Campaign {
+  count: number;
+  run(settings: Settings): Promise<object[]>;
+}
+
+/** One after the other, each in a folder of its own. */
+async function each<T extends string>(
+  all: readonly T[],
+  wanted: string | undefined,
+  dir: string,
+  work: (one: T, dir: string) => Promise<object>,
+): Promise<object[]> {
+  const chosen = all.filter((one) => wanted === undefined || one === wanted);
+  if (chosen.length === 0) throw new UsageError(`There is no "${wanted}". Try one of: ${all.join(', ')}`);
+  const reports: object[] = [];
+  for (const one of chosen) {
+    const own = join(dir, one);
+    reports.push(await work(one, own));
+    await rm(own, { recursive: true, force: true });
+  }
+  return reports;
+}
+
+class UsageError extends Error {}
+
+type BackendTrial = (options: {
+  backend: FixtureBackend;
   count: number;
   seed: number;
   dir: string;
   log: Settings['log'];
-}) => Promise<unknown>;
+}) => Promise<object>;
 
-/** `count` is shared out over the backends; `kill` kills that many snapshots and that many restores. */
-const CAMPAIGNS: Record<string, { count: number; trial: Trial }> = {
-  kill: { count: 100, trial: killCampaign },
-  corruption: { count: 300, trial: corruptionCampaign },
+/** `count` is shared out over the backends. */
+function byBackend(count: number, trial: BackendTrial): Campaign {
+  return {
+    count,
+    run: ({ count: wanted, seed, backend, dir, log }) => {
+      const share = backend === undefined ? Math.ceil(wanted / BACKENDS.length) : wanted;
+      return each(BACKENDS, backend, dir, (one, own) =>
+        trial({ backend: one, count: share, seed, dir: own, log }),
+      );
+    },
+  };
+}
+
+const CAMPAIGNS: Record<string, Campaign> = {
+  /** That many snapshots are killed, and that many restores. */
+  kill: byBackend(100, killCampaign),
+  corruption: byBackend(300, corruptionCampaign),
+  /** `count` for each store. */
+  faults: {
+    count: 200,
+    run: ({ count, seed, backend, store, dir, log }) =>
+      each(FAULT_STORES, store, dir, (one, own) =>
+        faultsCampaign({
+          store: one,
+          count,
+          seed,
+          dir: own,
+          backends: backend === undefined ? undefined : BACKENDS.filter((known) => known === backend),
+          log,
+        }),
+      ),
+  },
+  publishers: {
+    count: 100,
+    run: ({ count, store, dir, log }) =>
+      each(PUBLISHER_STORES, store, dir, (one, own) =>
+        publishersCampaign({ store: one, count, dir: own, log }),
+      ),
+  },
 };
 
 /** Campaigns that have nothing to repeat. `wrong` says what is not as it must be. */
@@ -47,76 +114,92 @@ const UNDATED = new Set(['conformance']);
 async function runReport(
   name: string,
   report: (log: Settings['log']) => Promise<{ wrong: string[] }>,
-): Promise<void> {
-  const { wrong, ...found } = await report(logLine);
-  for (const line of wrong) logLine(line);
-  process.exitCode = wrong.length === 0 ? 0 : 1;
+): Promise<number> {
+  const { wrong, ...found } = await report(log);
+  for (const line of wrong) log(line);
+  const finished = new Date().toISOString();
   if (!UNDATED.has(name))
-    await writeResult(name, {
-      campaign: name,
-      finished: new Date().toISOString(),
-      node: process.version,
-      ...found,
-      wrong,
-    });
+    await writeResult(name, { campaign: name, finished, node: process.version, ...found, wrong });
+  return wrong.length === 0 ? 0 : 1;
 }
 
-function logLine(line: string): void {
+function log(line: string): void {
   process.stderr.write(`${new Date().toISOString()} ${line}\n`);
 }
 
-async function writeResult(name: string, document: unknown): Promise<void> {
+function resultPath(name: string): string {
+  return join(RESULTS, `${name}.json`);
+}
+
+async function writeResult(name: string, document: object): Promise<void> {
   await mkdir(RESULTS, { recursive: true });
-  await writeFile(join(RESULTS, `${name}.json`), `${JSON.stringify(document, null, 2)}\n`);
+  await writeFile(resultPath(name), `${JSON.stringify(document, null, 2)}\n`);
 }
 
-async function runAll(trial: Trial, { count, seed, backends, dir, log }: Settings): Promise<unknown[]> {
-  const reports = [];
-  for (const backend of backends) {
-    reports.push(
-      await trial({ backend, count: Math.ceil(count / backends.length), seed, dir: join(dir, backend), log }),
-    );
-  }
-  return reports;
-}
-
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { count: { type: 'string' }, seed: { type: 'string' }, backend: { type: 'string' } },
-});
-const [name = ''] = positionals;
-const report = REPORTS[name];
-if (report !== undefined) {
-  await runReport(name, report);
-  process.exit();
-}
-const campaign = CAMPAIGNS[name];
-if (campaign === undefined) {
-  process.stderr.write(
-    `There is no campaign "${name}". Try one of: ${Object.keys({ ...CAMPAIGNS, ...REPORTS }).join(', ')}\n`,
+/** With the reports of an earlier run on what this one left out: a long campaign may be run store by store. */
+async function withEarlier(path: string, reports: object[], partial: boolean): Promise<object[]> {
+  if (!partial) return reports;
+  const subject = (report: object): unknown => Reflect.get(report, 'store') ?? Reflect.get(report, 'backend');
+  const done = new Set(reports.map(subject));
+  const earlier = await readFile(path, 'utf8').then(
+    (text): object[] => JSON.parse(text).reports,
+    () => [],
   );
-  process.exit(2);
+  return [...earlier.filter((report) => !done.has(subject(report))), ...reports];
 }
-const count = Number(values.count ?? campaign.count);
-const seed = Number(values.seed ?? 1);
-const backends: Settings['backends'] =
-  values.backend === 'rocksdb' || values.backend === 'paritydb' ? [values.backend] : ['rocksdb', 'paritydb'];
-const dir = await mkdtemp(join(tmpdir(), `presync-${name}-`));
-const started = Date.now();
+
+function hasViolations(report: object): boolean {
+  const violations: unknown = Reflect.get(report, 'violations');
+  return Array.isArray(violations) && violations.length > 0;
+}
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      count: { type: 'string' },
+      seed: { type: 'string' },
+      backend: { type: 'string' },
+      store: { type: 'string' },
+    },
+  });
+  const [name = ''] = positionals;
+  const report = Object.hasOwn(REPORTS, name) ? REPORTS[name] : undefined;
+  if (report !== undefined) return runReport(name, report);
+  const campaign = Object.hasOwn(CAMPAIGNS, name) ? CAMPAIGNS[name] : undefined;
+  if (campaign === undefined) {
+    const known = Object.keys({ ...CAMPAIGNS, ...REPORTS }).join(', ');
+    throw new UsageError(`There is no campaign "${name}". Try one of: ${known}`);
+  }
+  const { backend, store } = values;
+  const count = Number(values.count ?? campaign.count);
+  const seed = Number(values.seed ?? 1);
+  const dir = await mkdtemp(join(tmpdir(), `presync-${name}-`));
+  const started = Date.now();
+  try {
+    const reports = await campaign.run({ count, seed, backend, store, dir, log });
+    const document = {
+      campaign: name,
+      count,
+      seed,
+      finished: new Date().toISOString(),
+      seconds: Math.round((Date.now() - started) / 1000),
+      node: process.version,
+      cores: cpus().length,
+      reports: await withEarlier(resultPath(name), reports, backend !== undefined || store !== undefined),
+    };
+    await writeResult(name, document);
+    process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
+    return reports.some(hasViolations) ? 1 : 0;
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
 try {
-  const reports = await runAll(campaign.trial, { count, seed, backends, dir, log: logLine });
-  const document = {
-    campaign: name,
-    count,
-    seed,
-    finished: new Date().toISOString(),
-    seconds: Math.round((Date.now() - started) / 1000),
-    node: process.version,
-    cores: cpus().length,
-    reports,
-  };
-  await writeResult(name, document);
-  process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
-} finally {
-  await rm(dir, { recursive: true, force: true });
+  process.exitCode = await main();
+} catch (error) {
+  if (!(error instanceof UsageError)) throw error;
+  process.stderr.write(`${error.message}\n`);
+  process.exitCode = 2;
 }

@@ -5,7 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { corruptionCampaign } from '../campaigns/corruption.ts';
+import { FAULT_STORES, type FaultStoreName, SERVERS } from '../campaigns/fault-stores.ts';
+import { type FaultsReport, faultsCampaign } from '../campaigns/faults.ts';
 import { killCampaign } from '../campaigns/kill.ts';
+import { PUBLISHER_STORES, publishersCampaign } from '../campaigns/publishers.ts';
+import { FAULT_KINDS } from '../support/fault-kinds.ts';
 import { needs } from '../support/needs.ts';
 import { hasNode } from '../support/real-node.ts';
 
@@ -41,4 +45,65 @@ describe('campaigns, in short', () => {
     assert.equal(report.detectedByVerify, 8);
     assert.equal(report.detectedByRestore, 8);
   });
+
+  for (const store of FAULT_STORES) {
+    const { what, found } = SERVERS[store];
+    it(
+      `faults: every fifth request to ${store} (${what}) fails in some way`,
+      needs(what, found()),
+      async (t) => {
+        const report = await faultsCampaign({
+          store,
+          count: 5,
+          rates: [0.2],
+          backends: ['rocksdb'],
+          seed: SEED,
+          dir: await scratch(t),
+          log: () => {},
+        });
+        assert.deepEqual(report.violations, []);
+        assertAllInjected(store, report);
+      },
+    );
+  }
+
+  for (const store of PUBLISHER_STORES) {
+    const { what, found } = store === 'memory' ? { what: 'memory', found: () => true } : SERVERS[store];
+    it(`publishers: ten at once to ${store} (${what})`, needs(what, found()), async (t) => {
+      const report = await publishersCampaign({
+        store,
+        count: 10,
+        processes: 2,
+        dir: await scratch(t),
+        log: () => {},
+      });
+      assert.deepEqual([report.violations, report.failed], [[], {}]);
+      assert.deepEqual([report.published, report.highest], [20, 20]);
+      assert.ok(report.lost > 0, 'no two publishers met');
+    });
+  }
+
+  it('publishers to a store that forgets conditions are found out', async (t) => {
+    const { violations } = await publishersCampaign({
+      store: 'memory',
+      count: 10,
+      forgetful: true,
+      dir: await scratch(t),
+      log: () => {},
+    });
+    assert.ok(
+      violations.some((text) => /has two winners/.test(text)),
+      violations.join('\n'),
+    );
+  });
 });
+
+/** A campaign that injects nothing proves nothing. */
+function assertAllInjected(store: FaultStoreName, { rates }: FaultsReport): void {
+  const injected = new Set(rates.flatMap((rate) => Object.keys(rate.injected)));
+  const wanted = store === 'file' ? ['EIO', 'ENOSPC', 'ESTALE'] : [...FAULT_KINDS, 'dns'];
+  const reads = store === 'http' || store === 'peer';
+  // Who only reads sends no bodies.
+  const missing = wanted.filter((kind) => !injected.has(kind) && !(reads && kind === 'reset-in-request'));
+  assert.deepEqual(missing, []);
+}

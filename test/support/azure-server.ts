@@ -1,12 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHmac, randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
+import { request as secureRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { freePort } from './ports.ts';
+import { freePort, stopChild } from './ports.ts';
+import type { SelfSigned } from './self-signed.ts';
 
 const VERSION = '3.37.0';
 const PROGRAM = 'node_modules/azurite/dist/src/blob/main.js';
@@ -36,16 +38,27 @@ export interface AzureServer {
   stop(): Promise<void>;
 }
 
-/** Starts azurite on a free port of 127.0.0.1, on a temporary folder, with a key of its own and one empty container. */
+/**
+ * Starts azurite on a free port of 127.0.0.1, on a temporary folder, with a key of its own and one empty container. With an identity
+ * it speaks TLS, and takes tokens as well.
+ */
 export async function startAzureServer(
-  options: { container?: string | undefined } = {},
+  options: { container?: string | undefined; tls?: SelfSigned | undefined } = {},
 ): Promise<AzureServer> {
+  const { tls } = options;
   const program = findAzureServer();
   if (program === undefined) throw new Error('azurite is not to be found');
   const container = options.container ?? 'presync-test';
   const dir = await mkdtemp(join(tmpdir(), 'presync-azure-'));
   const port = await freePort();
   const key = randomBytes(64).toString('base64');
+  const secure: string[] = [];
+  if (tls !== undefined) {
+    const [cert, certKey] = [join(dir, 'cert.pem'), join(dir, 'key.pem')];
+    await writeFile(cert, tls.cert);
+    await writeFile(certKey, tls.key);
+    secure.push('--cert', cert, '--key', certKey, '--oauth', 'basic');
+  }
   const child = spawn(
     process.execPath,
     [
@@ -53,6 +66,7 @@ export async function startAzureServer(
       ...['--blobHost', '127.0.0.1', '--blobPort', String(port), '--location', dir],
       // The SDK may speak a newer version of the protocol than azurite knows of.
       ...['--silent', '--skipApiVersionCheck', '--disableTelemetry'],
+      ...secure,
     ],
     {
       cwd: dir,
@@ -67,12 +81,13 @@ export async function startAzureServer(
   child.stdout?.on('data', listen);
   child.stderr?.on('data', listen);
   const stop = async (): Promise<void> => {
-    await ended(child);
+    await stopChild(child);
     await rm(dir, { recursive: true, force: true });
   };
-  const server = { endpoint: `http://127.0.0.1:${port}/${ACCOUNT}`, account: ACCOUNT, key, container };
+  const scheme = tls === undefined ? 'http' : 'https';
+  const server = { endpoint: `${scheme}://127.0.0.1:${port}/${ACCOUNT}`, account: ACCOUNT, key, container };
   try {
-    await makeContainer(child, server, () => said);
+    await makeContainer(child, { ...server, ca: tls?.cert }, () => said);
   } catch (error) {
     await stop();
     throw error;
@@ -85,12 +100,12 @@ export async function startAzureServer(
   };
 }
 
+type NewContainer = Pick<AzureServer, 'endpoint' | 'account' | 'key' | 'container'> & {
+  ca: string | undefined;
+};
+
 /** Tried until the server answers. */
-async function makeContainer(
-  child: ChildProcess,
-  server: Pick<AzureServer, 'endpoint' | 'account' | 'key' | 'container'>,
-  said: () => string,
-): Promise<void> {
+async function makeContainer(child: ChildProcess, server: NewContainer, said: () => string): Promise<void> {
   for (const until = Date.now() + START_MS; Date.now() < until; ) {
     if (child.exitCode !== null) throw new Error(`azurite ended with ${child.exitCode}: ${said()}`);
     const status = await create(server).catch(() => undefined);
@@ -102,8 +117,8 @@ async function makeContainer(
 }
 
 /** https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key */
-function create(server: Pick<AzureServer, 'endpoint' | 'account' | 'key' | 'container'>): Promise<number> {
-  const { endpoint, account, key, container } = server;
+function create(server: NewContainer): Promise<number> {
+  const { endpoint, account, key, container, ca } = server;
   const url = new URL(`${endpoint}/${container}?restype=container`);
   const headers = { 'x-ms-date': new Date().toUTCString(), 'x-ms-version': '2021-08-06' };
   const signed = [
@@ -115,11 +130,12 @@ function create(server: Pick<AzureServer, 'endpoint' | 'account' | 'key' | 'cont
   ].join('\n');
   const signature = createHmac('sha256', Buffer.from(key, 'base64')).update(signed).digest('base64');
   return new Promise((resolve, reject) => {
-    const sent = request(
+    const sent = (ca === undefined ? request : secureRequest)(
       url,
       {
         method: 'PUT',
         agent: false,
+        ca,
         headers: { ...headers, 'content-length': 0, authorization: `SharedKey ${account}:${signature}` },
       },
       (answer) => {
@@ -130,13 +146,4 @@ function create(server: Pick<AzureServer, 'endpoint' | 'account' | 'key' | 'cont
     sent.on('error', reject);
     sent.end();
   });
-}
-
-async function ended(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const gone = new Promise((resolve) => child.once('exit', resolve));
-  child.kill('SIGTERM');
-  const timer = setTimeout(() => child.kill('SIGKILL'), 10_000);
-  await gone;
-  clearTimeout(timer);
 }

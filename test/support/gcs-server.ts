@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
-import { freePort } from './ports.ts';
+import { freePort, stopChild } from './ports.ts';
 import { findTool } from './tools.ts';
 
 const BINARY = 'fake-gcs-server';
@@ -45,14 +45,14 @@ export async function startGcsServer(options: { bucket?: string | undefined } = 
     });
     if (!made.ok) throw new Error(`${BINARY} made no bucket: ${made.status} ${await made.text()}`);
   } catch (error) {
-    await ended(child);
+    await stopChild(child);
     throw error;
   }
   return {
     endpoint,
     bucket,
     url: `gs://${bucket}?endpoint=${encodeURIComponent(endpoint)}`,
-    stop: () => ended(child),
+    stop: () => stopChild(child),
   };
 }
 
@@ -64,13 +64,4 @@ async function answering(child: ChildProcess, url: string, said: () => string): 
     await delay(50);
   }
   throw new Error(`${BINARY} did not answer within ${START_MS / 1000} s: ${said()}`);
-}
-
-async function ended(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const gone = new Promise((resolve) => child.once('exit', resolve));
-  child.kill('SIGTERM');
-  const timer = setTimeout(() => child.kill('SIGKILL'), 10_000);
-  await gone;
-  clearTimeout(timer);
 }

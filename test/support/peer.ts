@@ -11,13 +11,21 @@ export interface Peer {
   running: RunningPresync;
   /** What it has said on standard error so far. */
   log(): string;
+  /** Kills it. */
+  stop(): Promise<void>;
 }
 
-/** `presync serve` on a free port, with the URL that it printed. It is killed when the test ends. */
-export async function startPeer(t: Pick<TestContext, 'after'>, args: string[]): Promise<Peer> {
+/** `presync serve` that is killed when the test ends. */
+export async function startPeer(t: Pick<TestContext, 'after'>, args: readonly string[]): Promise<Peer> {
+  const peer = await runPeer(args);
+  t.after(() => peer.stop());
+  return peer;
+}
+
+/** `presync serve` on a free port of 127.0.0.1 when nothing else is said, with the URL that it printed. */
+export async function runPeer(args: readonly string[]): Promise<Peer> {
   const listen = args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0'];
   const running = startPresync(['serve', ...listen, '--admin-listen', 'none', ...args]);
-  t.after(() => running.child.kill('SIGKILL'));
   let log = '';
   running.child.stderr?.on('data', (text: string) => {
     log += text;
@@ -31,7 +39,15 @@ export async function startPeer(t: Pick<TestContext, 'after'>, args: string[]): 
     });
     running.done.then(({ stderr }) => reject(new Error(`presync serve ended: ${stderr}`)), reject);
   });
-  return { url, running, log: () => log };
+  return {
+    url,
+    running,
+    log: () => log,
+    async stop() {
+      running.child.kill('SIGKILL');
+      await running.done;
+    },
+  };
 }
 
 export interface Certificates {

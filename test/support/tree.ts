@@ -43,14 +43,26 @@ export async function digestFiles(
   return digests;
 }
 
-/** Fails unless both folders hold the same database, byte for byte; what belongs to no snapshot (locks, logs) does not count. */
-export async function assertSameDatabase(expected: string, actual: string): Promise<void> {
-  const keep = (name: string): boolean => !/^(?:LOCK|lock|stats\.txt)$|^LOG/.test(name);
-  const [left, right] = [await digestFiles(expected, keep), await digestFiles(actual)];
-  const differing = [...new Set([...Object.keys(left), ...Object.keys(right)])].filter(
+/** As `digestFiles`, of what belongs to a snapshot: no locks, no logs. */
+export function digestDatabase(dir: string): Promise<Record<string, string>> {
+  return digestFiles(dir, (name) => !/^(?:LOCK|lock|stats\.txt)$|^LOG/.test(name));
+}
+
+/** Names of files that a folder does not have as it should. `expected` is of `digestDatabase`. */
+export async function differingFiles(expected: Record<string, string>, actual: string): Promise<string[]> {
+  const [left, right] = [expected, await digestFiles(actual)];
+  return [...new Set([...Object.keys(left), ...Object.keys(right)])].filter(
     (name) => left[name] !== right[name],
   );
-  assert.deepEqual(differing, [], `${actual} is not ${expected}`);
+}
+
+/** Fails unless both folders hold the same database, byte for byte. */
+export async function assertSameDatabase(expected: string, actual: string): Promise<void> {
+  assert.deepEqual(
+    await differingFiles(await digestDatabase(expected), actual),
+    [],
+    `${actual} is not ${expected}`,
+  );
 }
 
 async function sha256Of(path: string): Promise<string> {

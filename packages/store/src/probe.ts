@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { isPresyncError, PresyncError } from '@presync/runtime/errors';
+import { type ErrorCode, isPresyncError, PresyncError } from '@presync/runtime/errors';
 import type { CallOptions, ObjectStore, PutCondition } from './object-store.ts';
 
 const FIRST = Buffer.from('presync: a probe for conditional writes, which may be deleted\n');
@@ -7,6 +7,13 @@ const SECOND = Buffer.from('presync: a probe that replaced another one, which ma
 const THIRD = Buffer.from('presync: a probe that should never have been stored\n');
 
 const CLEANUP_MS = 30_000;
+
+/** An answer that was mixed up with another one on its way gives these, too: only a store that fails twice is unfit. */
+const DOUBTFUL: ReadonlySet<ErrorCode> = new Set([
+  'STORE_NO_CONDITIONAL_WRITES',
+  'CONDITION_FAILED',
+  'OBJECT_NOT_FOUND',
+]);
 
 /**
  * Proves that the store honours conditional writes, on objects of its own under `probes/`, which it removes again.
@@ -21,6 +28,15 @@ export async function proveConditionalWrites(store: ObjectStore, { signal }: Cal
       hint: 'publish to a file or bucket URL',
     });
   }
+  try {
+    await proveOnce(store, signal);
+  } catch (error) {
+    if (!isPresyncError(error) || !DOUBTFUL.has(error.code)) throw error;
+    await proveOnce(store, signal);
+  }
+}
+
+async function proveOnce(store: ObjectStore, signal: AbortSignal): Promise<void> {
   const id = randomBytes(12).toString('hex');
   const key = `probes/${id}-present`;
   const missing = `probes/${id}-missing`;

@@ -71,6 +71,14 @@ export interface SourceEvent {
   reason: string;
 }
 
+/**
+ * Times that an object may come damaged from a source before that counts as what the source has: it may be damaged on the way. Where there
+ * are others, they are asked sooner.
+ */
+const DAMAGED_ALONE = 4;
+const DAMAGED_AMONG_OTHERS = 2;
+/** The wait before a damaged object is asked for again; doubles. A connection whose answers have got mixed up is closed by then. */
+const DAMAGED_WAIT_MS = 50;
 /** Objects that came damaged after which a source is not believed any more. */
 const MAX_CORRUPT = 3;
 /** Failures in a row after which a source rests; a single one is what networks do. */
@@ -280,10 +288,12 @@ export function createSources(options: SourcesOptions): Sources {
             failed(giver, key, error);
             if (error.code === 'OBJECT_NOT_FOUND') out.add(giver);
             else if (error.code === 'CHUNK_CORRUPT' || error.code === 'OBJECT_TOO_LARGE') {
-              // Once more from the same place, in case the damage happened on the way.
               const times = (damaged.get(giver) ?? 0) + 1;
               damaged.set(giver, times);
-              if (times < 2) continue;
+              if (times < (sources.length > 1 ? DAMAGED_AMONG_OTHERS : DAMAGED_ALONE)) {
+                await sleep(DAMAGED_WAIT_MS * 2 ** (times - 1), signal);
+                continue;
+              }
               out.add(giver);
             } else if (!error.retryable) out.add(giver);
             asked.add(giver);

@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url';
 import { nearest } from '@presync/runtime/nearest';
 import { parseS3Url, type S3Url } from './lib/s3-url.ts';
 import { namesOfOptions } from './lib/url-options.ts';
-import { connectionsOf, endpointOf, invalid, optionsOf, prefixOf } from './lib/url-parts.ts';
+import { endpointOf, invalid, optionsOf, prefixOf, type RoadUrl, roadOf } from './lib/url-parts.ts';
 
 /** The options that each kind of store URL may have, for the reference. */
 export { URL_OPTIONS, type UrlOption } from './lib/url-options.ts';
@@ -14,19 +14,17 @@ export type StoreUrl =
   | S3Url
   | ({ kind: 'azure'; account: string; container: string } & ServerUrl)
   | ({ kind: 'gcs'; bucket: string } & ServerUrl)
-  | {
+  | ({
       kind: 'http';
       /** `http://host[:port][/path]`, without a slash at its end. */
       base: string;
       /** True for `peer+http:`, another machine's `presync serve`. */
       peer: boolean;
-      maxConnections: number | undefined;
-    };
+    } & RoadUrl);
 
-interface ServerUrl {
+interface ServerUrl extends RoadUrl {
   prefix: string;
   endpoint: string | undefined;
-  maxConnections: number | undefined;
 }
 
 const KNOWN =
@@ -135,7 +133,7 @@ function parseAzure(url: URL): StoreUrl {
     container,
     prefix: prefixOf(rest, 'azure://account/container/some/prefix'),
     endpoint: endpointOf(found.get('endpoint')),
-    maxConnections: connectionsOf(found.get('maxConnections')),
+    ...roadOf(found),
   };
 }
 
@@ -153,7 +151,7 @@ function parseGcs(url: URL): StoreUrl {
     bucket: url.hostname,
     prefix: prefixOf(url.pathname, 'gs://bucket/some/prefix'),
     endpoint: endpointOf(found.get('endpoint')),
-    maxConnections: connectionsOf(found.get('maxConnections')),
+    ...roadOf(found),
   };
 }
 
@@ -169,7 +167,7 @@ function parseHttp(url: URL): StoreUrl {
     kind: 'http',
     base: `${scheme}//${url.host}${url.pathname.replace(/\/$/, '')}`,
     peer,
-    maxConnections: connectionsOf(found.get('maxConnections')),
+    ...roadOf(found),
   };
 }
 

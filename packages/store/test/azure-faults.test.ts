@@ -57,6 +57,7 @@ const REFUSALS: [Call, number, string, ErrorCode, 'again'?][] = [
   ['GET', 409, 'BlobArchived', 'STORE_FAILED'],
   ['GET', 400, 'InvalidHeaderValue', 'STORE_FAILED'],
   ['GET', 400, 'InvalidUri', 'STORE_FAILED'],
+  ['GET', 412, 'ConditionNotMet', 'STORE_FAILED', 'again'],
   ['GET', 500, 'InternalError', 'STORE_FAILED', 'again'],
   ['GET', 500, 'OperationTimedOut', 'STORE_FAILED', 'again'],
   ['GET', 503, 'ServerBusy', 'STORE_FAILED', 'again'],

@@ -72,6 +72,7 @@ const REFUSALS: [string, () => Promise<unknown>, Answer, string, boolean][] = [
     'STORE_FORBIDDEN',
     false,
   ],
+  ['GET 412, meant for another', get, refuse(412, 'conditionNotMet'), 'STORE_FAILED', true],
   ['GET 408', get, refuse(408, 'requestTimeout'), 'STORE_FAILED', true],
   ['GET 429', get, refuse(429, 'rateLimitExceeded'), 'STORE_FAILED', true],
   ['GET 500', get, refuse(500, 'internalError'), 'STORE_FAILED', true],

@@ -72,6 +72,38 @@ test('a put that is refused and carried out all the same is found out', async ()
   assert.deepEqual(await keysOf(store), []);
 });
 
+test('one answer that is not that to the request makes no store unfit, two probes that fail do', async () => {
+  type Put = ObjectStore['put'];
+  const lies: Record<string, (put: Put, calls: number) => Put> = {
+    'a refusal is told as a success': (put, calls) => async (key, body, call) => {
+      try {
+        return await put(key, body, call);
+      } catch (error) {
+        if (calls === 2) return { version: 'of another object' };
+        throw error;
+      }
+    },
+    'a success has the version of another object': (put, calls) => async (key, body, call) => {
+      const { version } = await put(key, body, call);
+      return { version: calls === 1 ? 'of another object' : version };
+    },
+  };
+  for (const [name, lie] of Object.entries(lies)) {
+    const memory = createMemoryStore();
+    let calls = 0;
+    const glitching: ObjectStore = {
+      ...memory,
+      put: (key, body, call) => {
+        calls += 1;
+        return lie(memory.put.bind(memory), calls)(key, body, call);
+      },
+    };
+    await proveConditionalWrites(glitching, { signal });
+    assert.ok(calls > 5, name);
+    assert.deepEqual(await keysOf(memory), []);
+  }
+});
+
 test('a store that cannot be written is told as such', async () => {
   const memory = createMemoryStore();
   const readOnly: ObjectStore = { ...memory, traits: { writable: false, listable: true } };

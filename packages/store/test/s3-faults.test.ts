@@ -129,6 +129,7 @@ const REFUSALS: [string, () => Promise<unknown>, Answer, string, boolean][] = [
     true,
   ],
   ['GET 429', get, refuse(429, 'TooManyRequests'), 'STORE_FAILED', true],
+  ['GET 412, meant for another', get, refuse(412, 'PreconditionFailed'), 'STORE_FAILED', true],
   ['HEAD 403', head, respond(403, {}), 'STORE_FORBIDDEN', false],
   ['HEAD 400', head, respond(400, {}), 'STORE_FAILED', true],
   ['HEAD 503', head, respond(503, {}), 'STORE_FAILED', true],
@@ -186,6 +187,38 @@ test('a body that ends early is a retryable failure', async () => {
   const error = await failure(get());
   assert.deepEqual([error.code, error.retryable], ['STORE_FAILED', true]);
   assert.match(error.message, /50 of the announced 100 bytes/);
+});
+
+test('an answer whose words broke off, stalled or make no sense is asked for again', async () => {
+  const broken = (status: number, end: (response: ServerResponse) => void): Answer => {
+    const begun = '<?xml version="1.0"?><Error><Code>NoSuchKey</Co';
+    return (_, response) => {
+      response.writeHead(status, { 'content-type': 'application/xml', 'content-length': 200 });
+      response.write(begun, () => end(response));
+    };
+  };
+  const cut = (response: ServerResponse): unknown => setTimeout(() => response.destroy(), 20);
+  for (const [call, answer] of [
+    [get, broken(404, cut)],
+    [get, broken(403, cut)],
+    [create, broken(409, cut)],
+    [replace, broken(404, cut)],
+    [list, broken(200, cut)],
+    [get, broken(404, () => undefined)],
+    [get, respond(404, {}, '<?xml version="1.0"?><Error><Code>NoSuchKey</Code>')],
+    [
+      list,
+      respond(200, { 'content-type': 'application/xml' }, '<?xml version="1.0"?><ListBucketResult><IsTr'),
+    ],
+  ] as const) {
+    answers = [answer];
+    const error = await failure(call());
+    assert.ok(error.retryable, error.message);
+    assert.match(error.code, /^STORE_(?:FAILED|UNREACHABLE)$/);
+    assert.doesNotMatch(error.message, /\n|Deserialization|hidden field/);
+  }
+  answers = [broken(412, cut)];
+  assert.equal((await failure(create())).code, 'CONDITION_FAILED', 'that status says all');
 });
 
 test('a body that stalls is found out', async () => {

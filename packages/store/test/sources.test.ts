@@ -111,12 +111,21 @@ test('a source that is left out is not asked, and its report says why', async ()
   assert.equal(second?.objects, 1);
 });
 
-test('damage on the way is mended by asking again', async () => {
-  const sources = several([
-    source('a', async (_options, call) => (call === 1 ? Buffer.from('noise') : RIGHT)),
-  ]);
-  await fetchOne(sources);
-  assert.equal(sources.report()[0]?.objects, 1);
+test('damage on the way is mended by asking again, the only source more often', async () => {
+  const damagedUntil = (last: number): ObjectStore =>
+    source('a', async (_options, call) => (call <= last ? Buffer.from('noise') : RIGHT));
+  for (const [stores, last] of [
+    [[damagedUntil(1), good('b')], 1],
+    [[damagedUntil(3)], 3],
+  ] as const) {
+    const sources = several([...stores]);
+    await fetchOne(sources);
+    const [first] = sources.report();
+    assert.deepEqual([first?.objects, first?.failures.CHUNK_CORRUPT], [1, last]);
+  }
+  const alone = several([damagedUntil(4)]);
+  await assert.rejects(fetchOne(alone), { code: 'CHUNK_CORRUPT' });
+  assert.equal(alone.report()[0]?.failures.CHUNK_CORRUPT, 4);
 });
 
 test('a source that refuses is not asked again; the only one is', async () => {

@@ -46,10 +46,8 @@ test('S3 URLs name a bucket, a prefix and options', () => {
     requesterPays: undefined,
   };
   const plain = {
-    region: undefined,
-    endpoint: undefined,
-    pathStyle: undefined,
-    maxConnections: undefined,
+    ...{ region: undefined, endpoint: undefined, pathStyle: undefined },
+    ...{ maxConnections: undefined, stallMs: undefined },
     ...writes,
   };
   assert.deepEqual(parseStoreUrl('s3://bucket'), { kind: 's3', bucket: 'bucket', prefix: '', ...plain });
@@ -61,7 +59,7 @@ test('S3 URLs name a bucket, a prefix and options', () => {
   });
   assert.deepEqual(
     parseStoreUrl(
-      's3://my.bucket/p?region=eu-west-1&endpoint=http://127.0.0.1:9000/&pathStyle=1&maxConnections=64',
+      's3://my.bucket/p?region=eu-west-1&endpoint=http://127.0.0.1:9000/&pathStyle=1&maxConnections=64&stallSeconds=0.25',
     ),
     {
       kind: 's3',
@@ -71,6 +69,7 @@ test('S3 URLs name a bucket, a prefix and options', () => {
       endpoint: 'http://127.0.0.1:9000',
       pathStyle: true,
       maxConnections: 64,
+      stallMs: 250,
       ...writes,
     },
   );
@@ -86,6 +85,9 @@ test('S3 URLs name a bucket, a prefix and options', () => {
     's3://bucket?endpoint=host',
     's3://bucket?maxConnections=0',
     's3://bucket?maxConnections=9999',
+    's3://bucket?stallSeconds=0',
+    's3://bucket?stallSeconds=601',
+    's3://bucket?stallSeconds=1e2',
     's3://bucket?region=a&region=b',
     's3://bucket?region=EU%20west',
     's3://bucket#x',
@@ -106,6 +108,7 @@ test('S3 URLs say how objects are written', () => {
     endpoint: undefined,
     pathStyle: undefined,
     maxConnections: undefined,
+    stallMs: undefined,
     checksum: false,
     multipart: true,
     multipartThreshold: 100_000_000,
@@ -146,6 +149,21 @@ test('S3 URLs say how objects are written', () => {
   }
 });
 
+test('every store on a network takes the options of its road', () => {
+  for (const url of [
+    's3://bucket',
+    'azure://account/container',
+    'gs://bucket',
+    'https://host/x',
+    'peer+http://host:1',
+  ]) {
+    const found = parseStoreUrl(`${url}?maxConnections=7&stallSeconds=45`);
+    assert.partialDeepStrictEqual(found, { maxConnections: 7, stallMs: 45_000 });
+  }
+  assert.match(refusal('memory:?stallSeconds=1').message, /memory/);
+  assert.match(refusal('file:///srv?stallSeconds=1').hint ?? '', /it has none/);
+});
+
 test('unknown schemes and options name the known and the nearest ones', () => {
   assert.match(
     refusal('ftp://host/x').hint ?? '',
@@ -155,7 +173,10 @@ test('unknown schemes and options name the known and the nearest ones', () => {
   assert.match(refusal('/srv/store').hint ?? '', /file:\/\/\//);
   assert.match(refusal('s3://bucket?Region=x').hint ?? '', /did you mean region\?/);
   assert.match(refusal('s3://bucket?pathstyle=1').hint ?? '', /did you mean pathStyle\?/);
-  assert.match(refusal('s3://bucket?zzz=1').hint ?? '', /region, endpoint, pathStyle, maxConnections/);
+  assert.match(
+    refusal('s3://bucket?zzz=1').hint ?? '',
+    /region, endpoint, pathStyle, maxConnections, stallSeconds/,
+  );
   refusal('memory:x');
 });
 

@@ -16,6 +16,7 @@ import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/e
 import { CHECKS_PREFIX } from '@presync/store/keys';
 import type { ObjectStore } from '@presync/store/object-store';
 import { createSources, type Sources } from '@presync/store/sources';
+import { readAgain } from './lib/read-again.ts';
 
 /** An opened repository. */
 export interface Repository {
@@ -47,17 +48,19 @@ export async function openRepository(
   { sources = createSources({ stores: [store], rounds: 1 }), mirrors = [], signal }: OpenRepositoryOptions,
 ): Promise<Repository> {
   const key = repositoryKeys.repository;
-  const bytes = await readIfPresent(store, key, signal);
-  if (bytes === undefined) {
-    throw new PresyncError(
-      'REPOSITORY_NOT_FOUND',
-      `${store.location} is no presync repository: it has no ${key}`,
-      {
-        hint: 'check --store; a repository is made by the first "presync snapshot"',
-      },
-    );
-  }
-  const document = parseRepository(bytes, `${key} at ${store.location}`);
+  const { bytes, document } = await readAgain(signal, async () => {
+    const found = await readIfPresent(store, key, signal);
+    if (found === undefined) {
+      throw new PresyncError(
+        'REPOSITORY_NOT_FOUND',
+        `${store.location} is no presync repository: it has no ${key}`,
+        {
+          hint: 'check --store; a repository is made by the first "presync snapshot"',
+        },
+      );
+    }
+    return { bytes: found, document: parseRepository(found, `${key} at ${store.location}`) };
+  });
   return {
     store,
     sources,
@@ -133,10 +136,18 @@ async function assertEmpty(store: ObjectStore, signal: AbortSignal): Promise<voi
 }
 
 /** The channel's newest snapshot, or undefined when it has none. */
-export async function readLatest(
-  { store }: Repository,
+export function readLatest(
+  repository: Repository,
   channel: string,
   { signal }: { signal: AbortSignal },
+): Promise<{ document: LatestDocument; version: string } | undefined> {
+  return readAgain(signal, () => readPointer(repository, channel, signal));
+}
+
+async function readPointer(
+  { store }: Repository,
+  channel: string,
+  signal: AbortSignal,
 ): Promise<{ document: LatestDocument; version: string } | undefined> {
   const key = repositoryKeys.latest(assertChannel(channel));
   try {
@@ -183,11 +194,15 @@ export interface ResolveOptions {
 }
 
 /** Finds a snapshot, verifies its manifest's signatures and checks that it is the one that was asked for. */
-export async function resolveSnapshot(repository: Repository, options: ResolveOptions): Promise<Snapshot> {
+export function resolveSnapshot(repository: Repository, options: ResolveOptions): Promise<Snapshot> {
+  return readAgain(options.signal, () => resolve(repository, options));
+}
+
+async function resolve(repository: Repository, options: ResolveOptions): Promise<Snapshot> {
   const { channel, signal, seen } = options;
   assertChannel(channel);
   const byPointer = options.snapshot === 'latest';
-  const latest = byPointer ? await readLatest(repository, channel, { signal }) : undefined;
+  const latest = byPointer ? await readPointer(repository, channel, signal) : undefined;
   if (byPointer && latest === undefined) {
     const channels = await firstChannels(repository, signal);
     throw new PresyncError('CHANNEL_NOT_FOUND', `${repository.store.location} has no channel ${channel}`, {
@@ -290,7 +305,10 @@ export async function downloadIndex(
   const failures: unknown[] = [];
   for (const place of [store, ...mirrors]) {
     try {
-      await downloadFrom(place, manifest, path, signal);
+      await readAgain(signal, async () => {
+        await rm(path, { force: true });
+        await downloadFrom(place, manifest, path, signal);
+      });
       return;
     } catch (error) {
       await rm(path, { force: true });

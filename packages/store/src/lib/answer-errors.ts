@@ -62,10 +62,12 @@ export function lostCondition(call: StoreCall, condition: PutCondition, error: u
 export function isTransient(status: number | undefined, action: StoreCall['action']): boolean {
   if (status === undefined) return false;
   // The answer to a HEAD has no body, so a 400 does not say why: an expired token, or a server that was out of patience.
+  // A 412 is the answer to a condition, and only puts have those: it was meant for another request.
   return (
     [408, 409, 425, 429].includes(status) ||
     (status >= 500 && status !== 501) ||
-    (status === 400 && action === 'HEAD')
+    (status === 400 && action === 'HEAD') ||
+    (status === 412 && action !== 'PUT')
   );
 }
 

@@ -6,6 +6,7 @@ import {
   clockText,
   field,
   lostCondition,
+  malformed,
   messageFor,
   retryAfter,
   type StoreCall,
@@ -114,6 +115,7 @@ export function s3Error(error: unknown, call: S3Call, advice: S3Advice = {}): Pr
   if (aborted !== undefined) return aborted;
   const facts = factsOf(error);
   return (
+    unreadable(error, call, facts) ??
     conditionError(error, call, facts) ??
     refusal(error, call, facts, advice) ??
     unknownFailure(error, call, facts, {
@@ -122,6 +124,16 @@ export function s3Error(error: unknown, call: S3Call, advice: S3Advice = {}): Pr
       api: 'an S3 API',
     })
   );
+}
+
+/**
+ * An answer whose body broke off, stalled or is no XML: what the SDK then throws is none of the service's errors, which all say whose fault
+ * they are. The status alone does not tell what was meant, but for that of a condition.
+ */
+function unreadable(error: unknown, call: S3Call, { status }: AnswerFacts): PresyncError | undefined {
+  if (status === undefined || status === 412 || field(error, '$fault') !== undefined) return undefined;
+  const [why = ''] = messageOf(error).split('\n');
+  return malformed(call, `${status} and a body that cannot be read (${why})`);
 }
 
 function conditionError(error: unknown, call: S3Call, facts: AnswerFacts): PresyncError | undefined {

@@ -2,17 +2,25 @@ import { parseBytes } from '@presync/runtime/units';
 import type { PartOptions } from './s3-put.ts';
 import type { S3WriteOptions } from './s3-writes.ts';
 import { namesOfOptions } from './url-options.ts';
-import { connectionsOf, endpointOf, flagOf, invalid, matching, optionsOf, prefixOf } from './url-parts.ts';
+import {
+  endpointOf,
+  flagOf,
+  invalid,
+  matching,
+  optionsOf,
+  prefixOf,
+  type RoadUrl,
+  roadOf,
+} from './url-parts.ts';
 
 /** What an `s3:` store URL says. */
-export interface S3Url extends S3WriteOptions, PartOptions {
+export interface S3Url extends S3WriteOptions, PartOptions, RoadUrl {
   kind: 's3';
   bucket: string;
   prefix: string;
   region: string | undefined;
   endpoint: string | undefined;
   pathStyle: boolean | undefined;
-  maxConnections: number | undefined;
   checksum: boolean | undefined;
   requesterPays: boolean | undefined;
 }
@@ -48,7 +56,7 @@ export function parseS3Url(url: URL): S3Url {
     region: matching('region', found.get('region'), /^[a-z0-9-]+$/, 'as eu-central-1'),
     endpoint: endpointOf(found.get('endpoint')),
     pathStyle: flagOf('pathStyle', found.get('pathStyle')),
-    maxConnections: connectionsOf(found.get('maxConnections')),
+    ...roadOf(found),
     checksum: flagOf('checksum', found.get('checksum')),
     multipart: flagOf('multipart', found.get('multipart')),
     multipartThreshold: sizeOf('multipartThreshold', found.get('multipartThreshold'), 0, PART_BYTES.most),

@@ -19,6 +19,15 @@ const MAX_CONNECTIONS: UrlOption = {
   fallback: '256',
 };
 
+const STALL_SECONDS: UrlOption = {
+  value: '0.1 to 600',
+  description: 'A connection that moves no byte for so many seconds is given up.',
+  fallback: '30',
+};
+
+/** Of all stores that are reached over a network. */
+const ROAD = { maxConnections: MAX_CONNECTIONS, stallSeconds: STALL_SECONDS };
+
 /** The options of store URLs, by kind. */
 export const URL_OPTIONS = {
   s3: {
@@ -33,7 +42,7 @@ export const URL_OPTIONS = {
       description: '`host/bucket/key` in place of `bucket.host/key`.',
       fallback: '0 on AWS, 1 elsewhere; when that is refused, the other one is tried once',
     },
-    maxConnections: MAX_CONNECTIONS,
+    ...ROAD,
     checksum: {
       value: '1 or 0',
       description:
@@ -89,10 +98,10 @@ export const URL_OPTIONS = {
   },
   azure: {
     endpoint: { ...ENDPOINT, description: 'Another server, as azurite, or a cloud of its own, as China.' },
-    maxConnections: MAX_CONNECTIONS,
+    ...ROAD,
   },
-  gs: { endpoint: ENDPOINT, maxConnections: MAX_CONNECTIONS },
-  http: { maxConnections: MAX_CONNECTIONS },
+  gs: { endpoint: ENDPOINT, ...ROAD },
+  http: ROAD,
 } as const satisfies Record<string, Record<string, UrlOption>>;
 
 /** The names of a kind's options. */

@@ -7,6 +7,9 @@ const SECRET = /secret|password|passwd|token|credential|access.?key|session|sign
 /** More sockets than one process can use with profit. */
 const MAX_CONNECTIONS = 4096;
 
+/** Below this a busy machine is late by itself; above, whoever waits has long given up. */
+const STALL_SECONDS = { min: 0.1, max: 600 };
+
 /** STORE_URL_INVALID. Neither text may repeat what may be a secret. */
 export function invalid(message: string, hint: string, cause?: unknown): PresyncError {
   return new PresyncError('STORE_URL_INVALID', message, { hint, cause });
@@ -52,11 +55,35 @@ export function flagOf(name: string, value: string | undefined): boolean | undef
 }
 
 /** The option `maxConnections`. */
-export function connectionsOf(value: string | undefined): number | undefined {
+function connectionsOf(value: string | undefined): number | undefined {
   const hint = `a whole number from 1 to ${MAX_CONNECTIONS}`;
   const text = matching('maxConnections', value, /^[1-9]\d{0,3}$/, hint);
   if (text !== undefined && Number(text) > MAX_CONNECTIONS) matching('maxConnections', text, /^$/, hint);
   return text === undefined ? undefined : Number(text);
+}
+
+/** The option `stallSeconds`, in milliseconds. */
+function stallOf(value: string | undefined): number | undefined {
+  const { min, max } = STALL_SECONDS;
+  const hint = `seconds from ${min} to ${max}`;
+  const text = matching('stallSeconds', value, /^\d{1,3}(\.\d{1,3})?$/, hint);
+  if (text === undefined) return undefined;
+  if (Number(text) < min || Number(text) > max) matching('stallSeconds', text, /^$/, hint);
+  return Math.round(Number(text) * 1000);
+}
+
+/** What all stores that are reached over a network take. */
+export interface RoadUrl {
+  maxConnections: number | undefined;
+  /** A connection that moves no byte for so many milliseconds is dead. */
+  stallMs: number | undefined;
+}
+
+export function roadOf(found: ReadonlyMap<string, string>): RoadUrl {
+  return {
+    maxConnections: connectionsOf(found.get('maxConnections')),
+    stallMs: stallOf(found.get('stallSeconds')),
+  };
 }
 
 /** The decoded path without slashes at its ends: a key prefix, whose parts are names. `example` is a right URL. */

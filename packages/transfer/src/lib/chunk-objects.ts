@@ -7,6 +7,7 @@ import type { ObjectStore } from '@presync/store/object-store';
 import type { Sources } from '@presync/store/sources';
 import type { ChunkShape } from './chunk-tasks.ts';
 import type { ChunkWorkers } from './chunk-workers.ts';
+import { readAgain } from './read-again.ts';
 
 /** A chunk whose plaintext a worker keeps. */
 export interface KeptChunk {
@@ -50,16 +51,18 @@ async function adopt(
 ): Promise<StoredChunk> {
   const key = repositoryKeys.chunk(sha256);
   try {
-    const { bytes } = await store.read(key, { maxBytes: length + MAX_FRAME_OVERHEAD, signal });
-    const storedSize = bytes.length;
-    const { storedSha256 = '' } = await workers.run({
-      kind: 'decode',
-      frame: bytes,
-      length,
-      sha256,
-      what: key,
+    return await readAgain(signal, async () => {
+      const { bytes } = await store.read(key, { maxBytes: length + MAX_FRAME_OVERHEAD, signal });
+      const storedSize = bytes.length;
+      const { storedSha256 = '' } = await workers.run({
+        kind: 'decode',
+        frame: bytes,
+        length,
+        sha256,
+        what: key,
+      });
+      return { sha256, length, storedSize, storedSha256 };
     });
-    return { sha256, length, storedSize, storedSha256 };
   } catch (error) {
     if (!isPresyncError(error, 'CHUNK_CORRUPT') && !isPresyncError(error, 'OBJECT_TOO_LARGE')) throw error;
     throw new PresyncError(
