@@ -2,8 +2,10 @@
  * The jobs of the fault campaign, in a process of their own: a snapshot, a restore, and a look at what they left behind. They are done by
  * the functions that the command calls, over the stores that it composes.
  */
+import { subscribe } from 'node:diagnostics_channel';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { ClientRequest } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { restoreDatabase } from '@presync/bootstrap/restore-database';
@@ -81,6 +83,25 @@ export interface FaultJobResult {
 const NEVER = new AbortController().signal;
 const QUIET: ProgressSink = { start: () => {}, advance: () => {}, note: () => {}, finish: () => {} };
 const SEAL = { rocksdb: 'CURRENT', paritydb: 'metadata' };
+
+/** Requests under way, and when they began, for a job that does not end. */
+const requests = new Map<ClientRequest, number>();
+const ofRequest = (message: unknown): ClientRequest | undefined => {
+  const request: unknown =
+    typeof message === 'object' && message !== null ? Reflect.get(message, 'request') : undefined;
+  return request instanceof ClientRequest ? request : undefined;
+};
+subscribe('http.client.request.start', (message) => {
+  const request = ofRequest(message);
+  if (request === undefined) return;
+  requests.set(request, performance.now());
+  request.on('close', () => requests.delete(request));
+});
+const pending = (): string[] =>
+  [...requests].map(
+    ([{ method, path }, began]) =>
+      `${method} ${path} for ${Math.round((performance.now() - began) / 1000)} s`,
+  );
 
 const dns = installDnsFaults(process.pid);
 const disk = installDiskFaults(process.pid);
@@ -205,4 +226,4 @@ answerJobs<FaultJob>(async (job) => {
   for (const [kind, times] of disk.injected) result.injected[kind] = times;
   if (job.kind === 'restore') result.target = await lookAt(job);
   return result;
-});
+}, pending);

@@ -360,7 +360,7 @@ async function attempt(
 function describe(ended: JobEnd<FaultJobResult>): string {
   switch (ended.kind) {
     case 'hang':
-      return `not ended after ${Math.round(ended.seconds)} s`;
+      return `not ended after ${Math.round(ended.seconds)} s: ${ended.said}`;
     case 'crash':
       return ended.said;
     case 'done':

@@ -1,9 +1,14 @@
 /** Restoring from archives while the network breaks, the server misbehaves, and the process is killed. */
 import assert from 'node:assert/strict';
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type RestoreArchiveOptions, restoreArchive } from '@presync/bootstrap/restore-archive';
+import { isPresyncError } from '@presync/runtime/errors';
+import { createSilentLogger } from '@presync/runtime/log';
+import { createDownloads } from '@presync/store/download';
 import { hasProgram, packFolder, publishFileList } from '../support/archives.ts';
 import { assertRefused, createScene, type Scene } from '../support/bad-input.ts';
 import { seededRandom } from '../support/corruption.ts';
@@ -135,17 +140,42 @@ describe(
       }
     });
 
+    it('whose list changes while the files are read', async () => {
+      const list = join(scene.dir, 'site/list', VERSION, 'files.txt');
+      const before = await readFile(list, 'utf8');
+      server.faults = {
+        cutAfter: ({ url = '' }) => {
+          if (url.endsWith('.sst')) writeFileSync(list, `${before}full/999999.sst\n`);
+          return undefined;
+        },
+      };
+      try {
+        await assertRefused({
+          args: args('list'),
+          code: 'STORE_FAILED',
+          exit: 7,
+          names: ['files.txt', 'changed while the files were read'],
+          unchanged: [scene.target],
+        });
+      } finally {
+        await writeFile(list, before);
+      }
+    });
+
     for (const name of ['a.tar.zst', 'list']) {
       it(`${name}: a restore that is killed leaves no database, and ends well`, async () => {
         const random = seededRandom(name.length + 1);
         server.faults = { delayMs: 6 };
         let killed = 0;
+        let whole = (await presyncOk(args(name))).seconds;
+        await rm(scene.target, { recursive: true });
         for (let round = 0; round < 10; round++) {
           const running = startPresync(args(name));
-          await sleep(400 + random() * 1600);
+          await sleep(random() * whole * 1000);
           running.child.kill('SIGKILL');
-          const { signal } = await running.done;
+          const { signal, seconds } = await running.done;
           if (signal !== 'SIGKILL') {
+            whole = Math.min(whole, seconds);
             await assertComplete();
             await rm(scene.target, { recursive: true });
             continue;
@@ -162,6 +192,36 @@ describe(
         await assertComplete();
       });
     }
+
+    it('a restore that is stopped between seal and swap only has to be moved', async () => {
+      for (const archive of [join(scene.dir, 'site/a.tar'), `${server.url}/a.tar`, `${server.url}/list`]) {
+        const options = (signal: AbortSignal): RestoreArchiveOptions => ({
+          archive,
+          downloads: createDownloads(),
+          basePath: scene.target,
+          chain: 'dev',
+          existing: 'refuse',
+          progress: { start() {}, advance() {}, note() {}, finish() {} },
+          log: createSilentLogger(),
+          signal,
+        });
+        // Fires by itself as soon as the note says that all is there.
+        const { signal } = new AbortController();
+        const note = join(scene.target, 'chains/dev/db/.presync/restore.json');
+        Object.defineProperty(signal, 'aborted', {
+          get: () => existsSync(note) && readFileSync(note, 'utf8').includes('sealed'),
+        });
+        await assert.rejects(restoreArchive(options(signal)), (error) => isPresyncError(error, 'ABORTED'));
+        assert.ok(!(await readdir(join(scene.target, 'chains/dev/db'))).includes('full'));
+        server.requests.length = 0;
+        const { restored } = await restoreArchive(options(AbortSignal.timeout(60_000)));
+        assert.equal(restored?.wasSealed, true);
+        assert.ok((restored?.fetchedBytes ?? 0) < 1_000_000, `${restored?.fetchedBytes} bytes came again`);
+        assert.ok(!server.requests.some((request) => request.includes('/full/')), server.requests.join(' '));
+        await assertComplete();
+        await rm(scene.target, { recursive: true });
+      }
+    });
 
     it('a file list goes on where it was killed, and starts anew for another version', async () => {
       server.faults = { delayMs: 30 };

@@ -266,6 +266,7 @@ describe(
       await mkdir(sibling, { recursive: true });
       await writeFile(join(sibling, 'metadata'), 'x');
       await refused('TARGET_BACKEND', 6, [sibling], run);
+      await refused('TARGET_BACKEND', 6, [sibling], [...run, '--dry-run']);
       await rm(scene.target, { recursive: true });
       await mkdir(join(scene.target, 'chains/dev/db'), { recursive: true });
       await writeFile(join(scene.target, 'chains/dev/db/db_version'), '5');

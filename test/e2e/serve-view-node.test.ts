@@ -11,8 +11,17 @@ import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { needs } from '../support/needs.ts';
 import { startPeer } from '../support/peer.ts';
+import { freePorts } from '../support/ports.ts';
 import { presyncOk, startPresync } from '../support/presync.ts';
-import { DEV_GENESIS, type FixtureBackend, hasNode, type RealNode, startNode } from '../support/real-node.ts';
+import {
+  DEV_GENESIS,
+  devChainSpec,
+  type FixtureBackend,
+  hasNode,
+  nodeExecutable,
+  type RealNode,
+  startNode,
+} from '../support/real-node.ts';
 import { assertSameDatabase } from '../support/tree.ts';
 
 const BUDGET_MS = 2000;
@@ -79,14 +88,24 @@ describe('presync serve --base-path with the real node', () => {
         await presyncOk(['snapshot', ...view, '--store', store]);
         assert.deepEqual(await readdir(views), [name]);
         const later = join(dir, 'later');
-        await presyncOk(['restore', '--base-path', later, '--store', peer.url, ...agent]);
-        await assertSameDatabase(join(views, name), join(later, database));
+        const bootstrapped =
+          backend === 'rocksdb'
+            ? await bootstrap(t, { dir, store: peer.url, target: later, agent })
+            : undefined;
+        if (bootstrapped === undefined) {
+          await presyncOk(['restore', '--base-path', later, '--store', peer.url, ...agent]);
+          await assertSameDatabase(join(views, name), join(later, database));
+        } else {
+          assert.deepEqual(bootstrapped.anchor, chain.anchor);
+          assert.ok(bootstrapped.ready.head.number >= chain.anchor.number);
+        }
 
         peer.running.child.kill('SIGTERM');
         assert.equal((await peer.running.done).code, 143);
         assert.equal(existsSync(views), false);
         await untilBlock(node, (await node.best()) + 5);
         await node.stop();
+        if (bootstrapped !== undefined) return;
         const restored = await startNode({ basePath: target, backend, blockTimeMs: 100 });
         try {
           assert.equal(await restored.call('chain_getBlockHash', chain.anchor.number), chain.anchor.hash);
@@ -147,6 +166,30 @@ describe('presync serve --base-path with the real node', () => {
   });
 });
 
+/** `presync bootstrap` from a peer: what it reports of the node that it started, once that is ready. */
+async function bootstrap(
+  t: TestContext,
+  { dir, store, target, agent }: { dir: string; store: string; target: string; agent: string[] },
+): Promise<{ anchor: unknown; ready: { head: { number: number } } }> {
+  const [rpcPort, p2pPort] = await freePorts(2);
+  const report = join(dir, 'report.json');
+  const running = startPresync([
+    ...['bootstrap', '--base-path', target, '--store', store, ...agent, '--report', report],
+    ...['--rpc', `ws://127.0.0.1:${rpcPort}`, '--admin-listen', 'none', '--', await nodeExecutable()],
+    ...['--chain', await devChainSpec(), '--dev', '--dev-block-time', '500', '--pool-type', 'single-state'],
+    ...['--state-pruning', 'archive', '--blocks-pruning', 'archive', '--database', 'rocksdb'],
+    ...['--base-path', target, '--rpc-port', String(rpcPort)],
+    ...['--listen-addr', `/ip4/127.0.0.1/tcp/${p2pPort}`, '--no-mdns', '--no-telemetry', '--no-prometheus'],
+  ]);
+  t.after(() => running.child.kill('SIGTERM'));
+  await until(() => existsSync(report) || running.child.exitCode !== null, 240_000);
+  const result = JSON.parse(readFileSync(report, 'utf8'));
+  running.child.kill('SIGTERM');
+  const { code, stderr } = await running.done;
+  assert.equal(code, 143, stderr);
+  return result;
+}
+
 interface Manifest {
   chain: { genesisHash: string; anchor: { number: number; hash: string } };
   node: { statePruning: string };
@@ -166,10 +209,10 @@ function isStopped(pid: number): boolean {
   return text.charAt(text.lastIndexOf(')') + 2) === 'T';
 }
 
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 60_000;
+async function until(condition: () => boolean, withinMs = 60_000): Promise<void> {
+  const deadline = performance.now() + withinMs;
   while (!condition()) {
-    assert.ok(performance.now() < deadline, 'it did not come to that in a minute');
+    assert.ok(performance.now() < deadline, 'it did not come to that in time');
     await sleep(1);
   }
 }

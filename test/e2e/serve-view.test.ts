@@ -1,7 +1,7 @@
 /** `presync serve --base-path`: other machines restore from the database of a node that does not run, of which no copy is stored. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { appendFile, mkdtemp, open, readdir, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdtemp, open, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
@@ -11,7 +11,7 @@ import { findOpenssl } from '../support/certificate.ts';
 import { needs } from '../support/needs.ts';
 import { makeCertificates, type Peer, startPeer } from '../support/peer.ts';
 import { freePort } from '../support/ports.ts';
-import { presync, presyncOk, startPresync } from '../support/presync.ts';
+import { type PresyncOutcome, presync, presyncOk, startPresync } from '../support/presync.ts';
 import { DEV_GENESIS, type FixtureBackend, unpackFixture } from '../support/real-node.ts';
 import { assertSameDatabase, listTree } from '../support/tree.ts';
 
@@ -87,6 +87,15 @@ async function stop({ running }: Peer): Promise<void> {
 async function kill({ running }: Peer): Promise<void> {
   running.child.kill('SIGKILL');
   await running.done;
+}
+
+/** `presync serve` that must not come up; one that does is stopped, and ends with another code than is expected. */
+async function refusal(args: readonly string[]): Promise<PresyncOutcome> {
+  const { child, done } = startPresync([
+    ...['serve', '--admin-listen', 'none', '--listen', '127.0.0.1:0', ...args],
+  ]);
+  const timer = setTimeout(() => child.kill('SIGTERM'), 60_000);
+  return done.finally(() => clearTimeout(timer));
 }
 
 const httpOf = (peer: string): string => peer.replace('peer+', '');
@@ -299,11 +308,9 @@ describe('presync serve --base-path', () => {
   it('a second one for the same database is refused', async (t) => {
     const made = await scene(t);
     await startPeer(t, made.view);
-    const { code, stdout } = await presync([
-      ...['serve', ...made.view, '--listen', '127.0.0.1:0', '--admin-listen', 'none', '--json'],
-    ]);
-    assert.equal(code, 9, stdout);
-    assert.match(stdout, /LOCKED/);
+    const { code, stderr } = await refusal(made.view);
+    assert.equal(code, 9, stderr);
+    assert.match(stderr, /LOCKED/);
     assert.equal((await viewsIn(made)).length, 1);
   });
 
@@ -362,7 +369,6 @@ describe('presync serve --base-path', () => {
   it('says what is wrong with the options', async (t) => {
     const made = await scene(t);
     const store = ['--store', 'file:///nowhere'];
-    const serve = ['serve', '--admin-listen', 'none', '--listen', '127.0.0.1:0'];
     for (const [args, message] of [
       [[], /serve needs --store or --base-path/],
       [[...made.view, ...store], /--store .* and --base-path .* contradict each other/],
@@ -373,10 +379,17 @@ describe('presync serve --base-path', () => {
       [made.view.filter((word) => word !== '--genesis' && word !== DEV_GENESIS), /genesis hash/],
       [[...made.view.with(1, made.dir)], /NODE_LAYOUT_NOT_FOUND/],
     ] as const) {
-      const { code, stderr } = await presync([...serve, ...args]);
+      const { code, stderr } = await refusal(args);
       assert.equal(code, 2, `${args.join(' ')}: ${stderr}`);
       assert.match(stderr, message);
     }
+    // A hole of 50 GiB: more chunks of this size than can be kept track of.
+    await writeFile(join(made.base, made.database, '000999.sst'), '');
+    await truncate(join(made.base, made.database, '000999.sst'), 50 * 1024 ** 3);
+    const many = await refusal(made.view);
+    assert.equal(many.code, 2, many.stderr);
+    assert.match(many.stderr, /chunks of 64KiB, more than the 786432/);
+    assert.match(many.stderr, /--chunk-size 128KiB/);
     assert.deepEqual(await viewsIn(made), []);
   });
 

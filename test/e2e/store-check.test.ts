@@ -108,6 +108,8 @@ describe('store check', () => {
     assert.equal(code, 0, stderr);
     for (const part of [
       /^Permissions$/m,
+      /^ {2}To restore, nothing is missing\.$/m,
+      /^ {2}To publish, nothing is missing\.$/m,
       /^Promises$/m,
       /conditional writes +5 of 5 kept/,
       /^Speed, objects of 4 MiB$/m,

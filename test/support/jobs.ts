@@ -4,8 +4,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 /** How a job ended: with a value, not in time, or with the process. */
 export type JobEnd<V> =
   | { kind: 'done'; value: V; seconds: number }
-  | { kind: 'hang'; seconds: number }
-  | { kind: 'crash'; seconds: number; said: string };
+  | { kind: 'hang' | 'crash'; seconds: number; said: string };
 
 export interface JobProcess<J, V> {
   /** One job at a time. After a hang or crash the next one has a new process. */
@@ -15,6 +14,8 @@ export interface JobProcess<J, V> {
 
 /** What is kept of what a process wrote to its standard error. */
 const KEPT_CHARACTERS = 8000;
+/** How long a process that hangs may take to say what it waits for. */
+const LAST_WORDS_MS = 1000;
 
 /** `program` is a module that calls `answerJobs`. It has this process's environment, but for presync's own variables, and `env`. */
 export function createJobProcess<J extends object, V>(
@@ -56,7 +57,10 @@ export function createJobProcess<J extends object, V>(
       const began = performance.now();
       const seconds = (): number => (performance.now() - began) / 1000;
       const ended = await new Promise<JobEnd<V>>((resolve) => {
-        const timer = setTimeout(() => resolve({ kind: 'hang', seconds: seconds() }), limitMs);
+        const timer = setTimeout(() => {
+          running.kill('SIGUSR2');
+          setTimeout(() => resolve({ kind: 'hang', seconds: seconds(), said }), LAST_WORDS_MS);
+        }, limitMs);
         const onMessage = (value: unknown): void => {
           running.off('close', onClose);
           clearTimeout(timer);
@@ -79,13 +83,19 @@ export function createJobProcess<J extends object, V>(
   };
 }
 
-/** For the program: answers each job with what `work` gives. What it throws ends the process, as does the end of its parent. */
-export function answerJobs<J>(work: (job: J) => Promise<object>): void {
+/**
+ * For the program: answers each job with what `work` gives. What it throws ends the process, as does the end of its parent. `pending` says
+ * what is under way, for a job that does not end.
+ */
+export function answerJobs<J>(work: (job: J) => Promise<object>, pending: () => string[] = () => []): void {
   // The parent sends what the program's jobs are.
   process.on('message', (job) => {
     void work(job as J).then((value) => process.send?.(value));
   });
   process.on('disconnect', () => process.exit(0));
+  process.on('SIGUSR2', () => {
+    process.stderr.write(`waits for ${[...pending(), ...process.getActiveResourcesInfo()].join(', ')}\n`);
+  });
 }
 
 /** Runs `work` for the numbers from 1 to `count`, each worker taking the next one when it has done with the last. */

@@ -145,7 +145,7 @@ async function openUrl(url: URL, { downloads, onBytes, signal }: OpenArchiveOpti
     location,
     size,
     identity:
-      version === undefined || size === undefined ? undefined : JSON.stringify([location, version, size]),
+      version === undefined || size === undefined ? undefined : JSON.stringify([url.href, version, size]),
     onBytes,
     close: async () => download.close(),
   });
@@ -284,7 +284,7 @@ async function openList(
     kind: 'list',
     location,
     version,
-    identity: version === undefined ? undefined : JSON.stringify([location, version, text]),
+    identity: version === undefined ? undefined : JSON.stringify([url.href, version, text]),
     paths: linesOf(text).map((line) => safeEntryPath(line, what)),
     open: (path, abort) => downloads.open(below(root, path).href, { signal: abort }),
     sizeOf: (path, abort) => downloads.sizeOf(below(root, path).href, { signal: abort }),

@@ -3,7 +3,7 @@ import type { Compression } from '@presync/format/archive-stream';
 import { readTar, type TarFile } from '@presync/format/tar-reader';
 import { type Backend, databasePath } from '@presync/node/layout';
 import { assertWholeDatabase } from '@presync/node/whole';
-import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { acquireLock } from '@presync/runtime/lock';
 import type { Logger } from '@presync/runtime/log';
 import type { ProgressSink } from '@presync/runtime/progress';
@@ -184,14 +184,24 @@ async function enter(
 }
 
 /** Runs the work on a stage; whatever goes wrong before the database is sealed leaves nothing behind but what a later run can use. */
-async function onStage<T>(place: Place, stage: ForeignStage, work: () => Promise<T>): Promise<T> {
+async function onStage<T>(
+  { log }: RestoreArchiveOptions,
+  place: Place,
+  stage: ForeignStage,
+  work: () => Promise<T>,
+): Promise<T> {
   try {
     return await work();
   } catch (error) {
     // What the network broke another run may go on with; what turned out to be unfit it may not.
     const keepFiles = isPresyncError(error) && (error.retryable || error.code === 'ABORTED');
-    await stage.abandon({ keepFiles });
-    await place.undoFolders();
+    try {
+      await stage.abandon({ keepFiles });
+      await place.undoFolders();
+    } catch (left) {
+      // What went wrong first is what counts; the next run clears the stage as well.
+      log.warn('restore.left', `what was restored so far could not be removed: ${messageOf(left)}`);
+    }
     throw error;
   } finally {
     await place.release();
@@ -248,7 +258,7 @@ async function restoreTar(
     const place = await enter(options, archive, found);
     const { stage } = place;
     if (stage === undefined) return { ...head, ...place.describe, kept: place.kept, restored: null };
-    return await onStage(place, stage, async () => {
+    return await onStage(options, place, stage, async () => {
       const wasSealed = stage.isSealed;
       let digest: string | undefined;
       if (!wasSealed) {
@@ -256,7 +266,6 @@ async function restoreTar(
           const { size, mtimeMs, content } = entry.from;
           await stage.write(entry.file, { size, mtimeMs, bytes: content });
         }
-        sorter.finish();
         digest = digestOf(archive, options.sha256);
         await assertWhole(stage, found, location);
         tellSkipped(options, sorter);
@@ -323,7 +332,7 @@ async function restoreList(
   };
   const { stage } = place;
   if (stage === undefined) return { ...head, kept: place.kept, restored: null };
-  return onStage(place, stage, async () => {
+  return onStage(options, place, stage, async () => {
     const wasSealed = stage.isSealed;
     let keptFiles = 0;
     let fetchedBytes = 0;

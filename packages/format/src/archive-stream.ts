@@ -12,8 +12,6 @@ export type Compression = 'none' | 'zstd' | 'lz4' | 'gzip';
 export interface RecognizedArchive {
   /** Undefined when it is nothing that is read here. */
   compression: Compression | undefined;
-  /** What it looks like, for people. */
-  guess: string;
   /** The stream decoded, once. Rejects with FORMAT_INVALID when it is damaged, or nothing that is read here. */
   plain(): AsyncGenerator<Uint8Array>;
 }
@@ -58,7 +56,6 @@ export async function recognizeArchive(
   const guess = found?.[0] ?? guessOf(head);
   return {
     compression,
-    guess,
     plain() {
       switch (compression) {
         case undefined:

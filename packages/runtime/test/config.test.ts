@@ -119,6 +119,7 @@ test('variables of the launcher, of tests and of Kubernetes are no options', asy
     PRESYNC_TEST_REQUIRE: 'all',
     PRESYNC_NODE_BIN: '/x',
     PRESYNC_VERSITYGW: '/x',
+    PRESYNC_MINIO: '/x',
     PRESYNC_SERVICE_HOST: '10.0.0.1',
     PRESYNC_SERVICE_PORT: '9616',
     PRESYNC_SERVICE_PORT_METRICS: '9616',

@@ -110,7 +110,8 @@ export function storeConformance(options: ConformanceOptions = {}): ConformanceC
  * Puts a store to the test of everything that the comment on `ObjectStore` promises. A store adapter's test runs it; `presync store check`
  * runs it on the user's own store. It writes some 100 MB, and whatever happens removes them again as far as the store lets it.
  *
- * @throws PresyncError ABORTED, or the signal's reason; everything else is a result.
+ * @throws PresyncError ABORTED, or the signal's reason; NO_SPACE and the like of this machine's folder for temporary files. What the store does is
+ * a result.
  */
 export async function runConformance(
   store: ObjectStore,

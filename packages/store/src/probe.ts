@@ -8,12 +8,14 @@ const THIRD = Buffer.from('presync: a probe that should never have been stored\n
 
 const CLEANUP_MS = 30_000;
 
-/** An answer that was mixed up with another one on its way gives these, too: only a store that fails twice is unfit. */
+/** An answer that was mixed up with another one on its way gives these, too: only a store that fails each time is unfit. */
 const DOUBTFUL: ReadonlySet<ErrorCode> = new Set([
   'STORE_NO_CONDITIONAL_WRITES',
   'CONDITION_FAILED',
   'OBJECT_NOT_FOUND',
+  'OBJECT_TOO_LARGE',
 ]);
+const ATTEMPTS = 3;
 
 /**
  * Proves that the store honours conditional writes, on objects of its own under `probes/`, which it removes again.
@@ -28,11 +30,13 @@ export async function proveConditionalWrites(store: ObjectStore, { signal }: Cal
       hint: 'publish to a file or bucket URL',
     });
   }
-  try {
-    await proveOnce(store, signal);
-  } catch (error) {
-    if (!isPresyncError(error) || !DOUBTFUL.has(error.code)) throw error;
-    await proveOnce(store, signal);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await proveOnce(store, signal);
+      return;
+    } catch (error) {
+      if (attempt >= ATTEMPTS || !isPresyncError(error) || !DOUBTFUL.has(error.code)) throw error;
+    }
   }
 }
 

@@ -66,7 +66,7 @@ export async function createS3Store(options: S3StoreOptions): Promise<ObjectStor
     key,
     location,
     bucket,
-    extras,
+    extras: action === 'PUT' ? extras : extras.filter((name) => name === 'requesterPays'),
     assumedRegion: connection.assumedRegion,
     signal: AbortSignal.any([signal]),
   });

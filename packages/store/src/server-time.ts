@@ -42,13 +42,16 @@ export async function measureClockSkew(
   storeUrl: string,
   { access, signal }: ServerTimeOptions,
 ): Promise<ClockSkew | undefined> {
-  const server = await serverOf(parseStoreUrl(storeUrl));
+  const url = parseStoreUrl(storeUrl);
+  const server = await serverOf(url);
   if (server === undefined) return undefined;
+  // Of web servers and peers only: the clouds have credentials of their own.
+  const certificate = url.kind === 'http' ? access?.http : undefined;
   let low = Number.NEGATIVE_INFINITY;
   let high = Number.POSITIVE_INFINITY;
   for (let sample = 0; sample < SAMPLES; sample++) {
     const began = Date.now();
-    const told = await dateOf(server, access, signal);
+    const told = await dateOf(server, certificate, signal);
     const ended = Date.now();
     if (told === undefined) return undefined;
     // The answer was given between the two readings of this clock, in the second that begins at `told`, or in the next one: servers that
@@ -97,13 +100,12 @@ function regionalEndpoint(region: string | undefined): string {
 /** The server's time in milliseconds; undefined when it cannot be had. */
 function dateOf(
   server: string,
-  access: StoreAccess | undefined,
+  { cert, key }: { cert?: string | undefined; key?: string | undefined } = {},
   signal: AbortSignal,
 ): Promise<number | undefined> {
   throwIfAborted(signal);
   const url = new URL(`${server}/`);
   const secure = url.protocol === 'https:';
-  const { cert, key } = access?.http ?? {};
   const agent = secure
     ? new https.Agent({
         proxyEnv: process.env,

@@ -33,7 +33,19 @@ export interface SpeedOptions extends CallOptions {
   onPoint?: ((operation: 'put' | 'get', point: SpeedPoint) => void) | undefined;
   /** Told of what could not be removed again, also when the measurement rejects. */
   onLeft?: ((left: readonly LeftObject[]) => void) | undefined;
+  /** Another clock, for tests. */
+  clock?: Clock | undefined;
 }
+
+/** What tells the time. */
+export interface Clock {
+  /** Milliseconds. */
+  now(): number;
+  /** A signal that fires after so many milliseconds. */
+  timeout(ms: number): AbortSignal;
+}
+
+const CLOCK: Clock = { now: () => performance.now(), timeout: (ms) => AbortSignal.timeout(ms) };
 
 /** An object of which enough is known to read it. */
 export type Readable = Pick<ObjectInfo, 'key' | 'size'>;
@@ -109,6 +121,7 @@ export async function measureGets(
 }
 
 interface Climb extends CallOptions {
+  clock?: Clock | undefined;
   concurrencies: readonly number[];
   levelMs: number;
   maxCalls: (concurrency: number) => number;
@@ -137,24 +150,24 @@ async function climb(options: Climb): Promise<Speed> {
 async function measureLevel(
   concurrency: number,
   first: number,
-  { levelMs, maxCalls, call, signal }: Climb,
+  { levelMs, maxCalls, call, clock = CLOCK, signal }: Climb,
 ): Promise<{ point: SpeedPoint | undefined; begun: number }> {
-  const patience = AbortSignal.timeout(PATIENCE * levelMs);
+  const patience = clock.timeout(PATIENCE * levelMs);
   const failed = new AbortController();
   const callSignal = AbortSignal.any([signal, patience, failed.signal]);
   const most = maxCalls(concurrency);
   const durations: number[] = [];
   let begun = 0;
   let bytes = 0;
-  const began = performance.now();
+  const began = clock.now();
   async function worker(): Promise<void> {
-    while (begun < most && performance.now() - began < levelMs && !callSignal.aborted) {
+    while (begun < most && clock.now() - began < levelMs && !callSignal.aborted) {
       const index = first + begun++;
-      const callBegan = performance.now();
+      const callBegan = clock.now();
       try {
         const moved = await call(index, callSignal);
         bytes += moved;
-        durations.push(performance.now() - callBegan);
+        durations.push(clock.now() - callBegan);
       } catch (error) {
         throwIfAborted(signal);
         if (patience.aborted) return;
@@ -167,7 +180,7 @@ async function measureLevel(
   throwIfAborted(signal);
   if (failed.signal.aborted) throw failed.signal.reason;
   for (const one of ended) if (one.status === 'rejected') throw one.reason;
-  const seconds = (performance.now() - began) / 1000;
+  const seconds = (clock.now() - began) / 1000;
   if (durations.length === 0) return { point: undefined, begun };
   durations.sort((a, b) => a - b);
   const point = {

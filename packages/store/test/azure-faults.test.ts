@@ -131,6 +131,31 @@ test('a message names store, action, key, and what the store said', async () => 
   );
 });
 
+test('a put is not believed to have succeeded by the answer to another one', async () => {
+  let ids: (string | string[] | undefined)[] = [];
+  const echo =
+    (change: (id: string) => string): Answer =>
+    (request, response) => {
+      const id = String(request.headers['x-ms-client-request-id']);
+      ids = [...ids, id];
+      respond(201, { etag: ETAG, 'x-ms-client-request-id': change(id) })(request, response);
+    };
+  server.answers = [echo((id) => id)];
+  await calls.PUT();
+  server.answers = [echo((id) => `${id.slice(0, -1)}${id.endsWith('0') ? 1 : 0}`)];
+  for (const call of [calls.PUT, calls.CREATE, calls.REPLACE]) {
+    const error = await failure(call());
+    assert.deepEqual([error.code, error.retryable], ['STORE_FAILED', true], error.message);
+    assert.match(error.message, /the answer is that to another request/);
+  }
+  // The sound one is kept for the next call.
+  assert.equal(server.connections, 3, 'a connection that mixes up answers was used again');
+  assert.equal(new Set(ids).size, 4);
+  // A cache may stand before what is read.
+  server.answers = [respond(200, { etag: ETAG, 'x-ms-client-request-id': 'of who asked first' }, 'body')];
+  await calls.GET();
+});
+
 test('Retry-After is handed on', async () => {
   server.answers = [refuse(503, 'ServerBusy', { 'retry-after': '7' })];
   const error = await failure(calls.PUT());

@@ -255,6 +255,21 @@ test('a body in a coding is taken only where that was said', async () => {
   assert.equal((await collectBytes(download.bytes())).toString(), 'abc');
 });
 
+test('credentials are sent to their origin, also with the rest', async () => {
+  const mine = createDownloads({
+    access: { http: { authorization: (origin) => (origin === base ? 'Bearer hush' : undefined) } },
+    minDelayMs: 1,
+  });
+  answers = [serve({ cut: 1000 }), serve()];
+  const download = await mine.open(`${base}/a`, { signal });
+  assert.ok((await collectBytes(download.bytes())).equals(CONTENT));
+  assert.deepEqual(
+    seen.map(({ headers }) => headers.authorization),
+    ['Bearer hush', 'Bearer hush'],
+  );
+  mine.close();
+});
+
 test('an abort ends it at once', async () => {
   answers = [serve({ cut: 1000, silent: true })];
   const stop = new AbortController();

@@ -378,6 +378,10 @@ test('a listing that repeats itself or is out of order is refused', async () => 
   assert.equal((await failure(all())).code, 'STORE_FAILED');
   answers = [page(['a'], 'next'), page(['b'], 'next')];
   assert.equal((await failure(all())).code, 'STORE_FAILED');
+  for (const token of ['next', '']) {
+    answers = [page(['a'], 'next'), page([], token), page([], token), page(['b'])];
+    assert.match((await failure(all())).message, /does not say where the next begins/);
+  }
 });
 
 test('a server that ignores If-None-Match is not published to', async () => {

@@ -146,6 +146,7 @@ test('a region that is none is not taken, nor one again and again', async () => 
   server.answers = [refuse(400, 'AuthorizationHeaderMalformed', '<Region>evil.example/x</Region>')];
   assert.equal((await failure(put(await open()))).code, 'STORE_FAILED');
   assert.equal(server.requests.length, 1);
+  assert.deepEqual(notices, []);
   server.reset();
   let round = 0;
   server.answers = [
@@ -171,6 +172,24 @@ test('the answer to a HEAD that does not say why is looked into', async () => {
   server.answers = [sized];
   const store = await open();
   assert.equal((await store.stat('key', { signal }))?.size, 5);
+});
+
+test('a HEAD whose answer names the region in a header needs no look', async () => {
+  for (const status of [301, 400]) {
+    server.reset();
+    const other = respond(status, { 'x-amz-bucket-region': 'eu-far-9' });
+    server.answers = [
+      (incoming, outgoing) =>
+        (incoming.headers.authorization?.includes('/eu-far-9/')
+          ? respond(200, { etag: ETAG, 'content-length': 5 })
+          : other)(incoming, outgoing),
+    ];
+    assert.equal((await (await open()).stat('key', { signal }))?.size, 5);
+    assert.deepEqual(
+      server.requests.map(({ line }) => line.split(' ')[0]),
+      ['HEAD', 'HEAD'],
+    );
+  }
 });
 
 test('a checksum that the bucket wants is sent from then on', async () => {
@@ -354,9 +373,43 @@ test('names that a listing has in URL encoding are decoded, also where it only s
   assert.equal((await failure(collect(store.list('', { signal })))).code, 'STORE_FAILED');
 });
 
+test('no other refusal sends the bucket to another host', async (t) => {
+  const hosts: string[] = [];
+  let refusal: Answer = refuse(404, 'NoSuchBucket');
+  const proxy = createServer((incoming, outgoing) => {
+    hosts.push(new URL(incoming.url ?? '').hostname);
+    refusal(incoming, outgoing);
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    proxy.closeAllConnections();
+    proxy.close();
+  });
+  const address = proxy.address();
+  assert.ok(address !== null && typeof address === 'object');
+  process.env.HTTP_PROXY = `http://127.0.0.1:${address.port}`;
+  const store = await open({ endpoint: 'http://s3.example.com' });
+  for (const answer of [
+    refuse(404, 'NoSuchBucket'),
+    refuse(400, 'InvalidRequest'),
+    refuse(403, 'AccessDenied'),
+    refuse(405, 'MethodNotAllowed'),
+    refuse(503, 'SlowDown'),
+  ]) {
+    refusal = answer;
+    await failure(put(store));
+  }
+  assert.deepEqual([...new Set(hosts)], ['s3.example.com']);
+});
+
 const DOMAIN = 's3.presync.test';
 
-for (const refusal of ['SecondLevelDomainForbidden', 'PathStyleDomainForbidden', 'InvalidPathAccess']) {
+for (const refusal of [
+  'SecondLevelDomainForbidden',
+  'PathStyleDomainForbidden',
+  'InvalidPathAccess',
+  'VirtualHostDomainRequired',
+]) {
   test(
     `a server that answers ${refusal} gets the bucket in the host name`,
     needs('versitygw', findS3Server() !== undefined),

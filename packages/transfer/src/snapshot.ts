@@ -3,11 +3,13 @@ import { join } from 'node:path';
 import { compareFiles } from '@presync/format/chunks';
 import { DEFAULT_LEVEL } from '@presync/format/codec';
 import type { Manifest } from '@presync/format/manifest';
+import { repositoryKeys } from '@presync/format/paths';
 import type { PrivateKey } from '@presync/format/signature';
 import { putChunk } from './lib/chunk-objects.ts';
 import { type ChunkTable, createChunkTable } from './lib/chunk-table.ts';
 import { createChunkWorkers } from './lib/chunk-workers.ts';
 import { boundedConcurrency } from './lib/concurrency.ts';
+import { createConfirmations } from './lib/confirm-stored.ts';
 import { dropLease, takeLease } from './lib/lease.ts';
 import { loadPrevious } from './lib/previous.ts';
 import { promote, prove, publish } from './lib/publish.ts';
@@ -116,7 +118,7 @@ export async function uploadSnapshot(options: UploadOptions): Promise<UploadResu
   }
 }
 
-/** Reads, hashes, compresses, proves and puts what is new, and writes the index. */
+/** Reads, hashes, compresses, proves and puts what is new, looks whether it is there, and writes the index. */
 async function storeView(
   options: UploadOptions,
   known: ChunkTable,
@@ -127,19 +129,27 @@ async function storeView(
   const concurrency = boundedConcurrency(options.concurrency ?? DEFAULT_CONCURRENCY, chunkSize);
   const files = [...options.files].sort(compareFiles);
   const workers = createChunkWorkers({ concurrency });
+  const confirmations = createConfirmations(store, signal);
   try {
-    return await storeChunks(workers, {
+    const result = await storeChunks(workers, {
       files,
       chunkSize,
       indexPath,
       concurrency,
       known,
       unchanged: await createUnchanged(options, workers, files, known),
-      keep: (chunk, abort) => putChunk(store, workers, chunk, { level, signal: abort }),
+      keep: async (chunk, abort) => {
+        const kept = await putChunk(store, workers, chunk, { level, signal: abort });
+        if (kept.added > 0) await confirmations.add(repositoryKeys.chunk(chunk.sha256), kept.added);
+        return kept;
+      },
       onProgress: options.onProgress,
       signal,
     });
+    await confirmations.all();
+    return result;
   } finally {
+    await confirmations.stop();
     await workers.close();
   }
 }

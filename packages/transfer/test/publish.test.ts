@@ -4,7 +4,7 @@ import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { encodeDocument } from '@presync/format/documents';
-import { isPresyncError } from '@presync/runtime/errors';
+import { isPresyncError, PresyncError } from '@presync/runtime/errors';
 import { createFileStore } from '@presync/store/file';
 import type { ObjectStore } from '@presync/store/object-store';
 import { openRepository, readLatest } from '../src/repository.ts';
@@ -227,17 +227,16 @@ describe('publishing', () => {
       it(`a store that ${what} after the put is found out by prove ${prove}, and latest does not move`, async (t) => {
         const here = await place(t);
         const { world, store, storeDir } = here;
-        let first = true;
+        let chunk = '';
         const faulty = altered(store, (put) => async (key, body, options) => {
           const result = await put(key, body, options);
-          if (key.startsWith('chunks/') && first) {
-            first = false;
-            if (lose) await rm(join(storeDir, key));
-            else {
-              const bytes = await readFile(join(storeDir, key));
-              bytes[bytes.length - 6] = (bytes[bytes.length - 6] ?? 0) ^ 4;
-              await writeFile(join(storeDir, key), bytes);
-            }
+          if (key.startsWith('chunks/')) chunk = join(storeDir, key);
+          if (!key.endsWith('manifest.json')) return result;
+          if (lose) await rm(chunk);
+          else {
+            const bytes = await readFile(chunk);
+            bytes[bytes.length - 6] = (bytes[bytes.length - 6] ?? 0) ^ 4;
+            await writeFile(chunk, bytes);
           }
           return result;
         });
@@ -251,6 +250,30 @@ describe('publishing', () => {
         assert.equal(await readLatest(world.repository, CHANNEL, { signal: NEVER }), undefined);
       });
     }
+  }
+
+  for (const object of ['chunks/', 'index.zst']) {
+    it(`what the store says it has taken, and has not (${object}), is named by no manifest`, async (t) => {
+      const { world, store, storeDir } = await place(t);
+      let lost = '';
+      const faulty = altered(store, (put) => async (key, body, options) => {
+        const result = await put(key, body, options);
+        if (lost === '' && key.includes(object)) {
+          lost = key;
+          await rm(join(storeDir, key));
+        }
+        return result;
+      });
+      await assert.rejects(
+        world.snapshot({ repository: { ...world.repository, store: faulty }, prove: 'none' }),
+        (error) => isPresyncError(error, 'CONTENT_MISMATCH') && error.message.includes(lost),
+      );
+      const names = await readdir(storeDir, { recursive: true });
+      assert.deepEqual(
+        names.filter((name) => /manifest|latest/.test(name)),
+        [],
+      );
+    });
   }
 
   it('a store that gives back another manifest than it was given is found out', async (t) => {
@@ -268,5 +291,31 @@ describe('publishing', () => {
       isPresyncError(error, 'MANIFEST_UNSIGNED'),
     );
     assert.equal(await readLatest(world.repository, CHANNEL, { signal: NEVER }), undefined);
+  });
+
+  it('a chunk that is said to be there, and is not, is put again', async (t) => {
+    const here = await place(t);
+    const { world, store } = here;
+    const lying = (times: number): { store: ObjectStore; lies: () => number } => {
+      const told = new Map<string, number>();
+      return {
+        lies: () => [...told.values()].reduce((sum, count) => sum + count, 0),
+        store: altered(store, (next) => async (key, body, options) => {
+          const before = told.get(key) ?? 0;
+          if (!key.startsWith('chunks/') || before >= times) return next(key, body, options);
+          told.set(key, before + 1);
+          throw new PresyncError('CONDITION_FAILED', `${key} is there already`);
+        }),
+      };
+    };
+    const lost = lying(3);
+    await assert.rejects(world.snapshot({ repository: { ...world.repository, store: lost.store } }), {
+      code: 'OBJECT_NOT_FOUND',
+    });
+    const mended = lying(2);
+    const { manifest } = await world.snapshot({ repository: { ...world.repository, store: mended.store } });
+    assert.ok(mended.lies() > 2 && manifest.totals.added > 0);
+    await assertSound(here);
+    await assertRestoresNewest(world, join(here.dir, 'target'));
   });
 });

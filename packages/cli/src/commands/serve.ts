@@ -64,7 +64,7 @@ async function offerStore(
   offering: Offering,
 ): Promise<void> {
   // The bandwidth is that of the answers; what the store gives is a copy of it.
-  const { bandwidth, ...access } = await readStoreAccess(config);
+  const access = { ...(await readStoreAccess(config)), bandwidth: undefined };
   const { metrics, log, signal } = offering;
   const store = await composeStore(config.store, {
     access,
@@ -73,7 +73,7 @@ async function offerStore(
     signal,
   });
   try {
-    await serveRepository({ ...offering, store, bandwidth });
+    await serveRepository({ ...offering, store });
   } finally {
     await store.close();
   }

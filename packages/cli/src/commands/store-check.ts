@@ -17,6 +17,7 @@ import { knownChunks } from '../lib/known-chunks.ts';
 import { writeReport } from '../lib/report.ts';
 import { textOf } from '../lib/store-check-text.ts';
 import {
+  lackedBy,
   problemsOf,
   type StoreFindings,
   type StoreProblem,
@@ -244,13 +245,6 @@ function documentOf(
   const { location, who, permissions, promises, clock, speed, cost, left } = found;
   const errorOf = (error: PresyncError | undefined): unknown =>
     error === undefined ? null : { code: error.code, message: error.message, hint: error.hint ?? null };
-  const missing = (role: 'reader' | 'writer'): string[] => [
-    ...new Set(
-      missingFor(role, permissions?.findings ?? [])
-        .filter(({ outcome }) => outcome === 'missing')
-        .flatMap(({ names }) => names),
-    ),
-  ];
   return {
     store: location,
     as: who,
@@ -259,8 +253,8 @@ function documentOf(
       permissions === undefined
         ? null
         : {
-            missingForReader: missing('reader'),
-            missingForWriter: who === 'writer' ? missing('writer') : null,
+            missingForReader: lackedBy('reader', found),
+            missingForWriter: who === 'writer' ? lackedBy('writer', found) : null,
             absenceRefused: permissions.absenceRefused,
             checks: permissions.findings.map(({ error, note = null, hint = null, ...finding }) => ({
               ...finding,

@@ -32,9 +32,7 @@ export async function restoreFromArchive(
     const result = await restoreArchive(options);
     const seconds = (performance.now() - started) / 1000;
     const json = restoreArchiveDocument(result, seconds);
-    log.info('restore.done', result.restored === null ? 'nothing was done' : 'the database is in place', {
-      ...json,
-    });
+    if (result.restored !== null) log.info('restore.done', 'the database is in place', json);
     await writeReport(config.report, json);
     return { json, text: lines(result, seconds) };
   } finally {

@@ -4,6 +4,7 @@ import type { PermissionFinding } from '@presync/store/permissions';
 import type { Speed, SpeedPoint } from '@presync/store/speed';
 import {
   describeClock,
+  lackedBy,
   namesOf,
   type StoreFindings,
   type StoreProblem,
@@ -55,17 +56,25 @@ const MARKS: Readonly<Record<PermissionFinding['outcome'], string>> = {
   'not applicable': 'n.a.',
 };
 
-function permissionLines({ permissions }: StoreFindings): string[] {
-  const findings = permissions?.findings ?? [];
+function permissionLines(found: StoreFindings): string[] {
+  const findings = found.permissions?.findings ?? [];
+  if (findings.length === 0) return [];
+  const roles = found.who === 'writer' ? (['reader', 'writer'] as const) : (['reader'] as const);
   const width = Math.max(...findings.map(({ permission }) => permission.length));
-  return section(
-    'Permissions',
-    findings.map((finding) => {
+  const nothing = findings.some(({ outcome }) => outcome === 'untested')
+    ? 'nothing that could be tried'
+    : 'nothing';
+  return section('Permissions', [
+    ...findings.map((finding) => {
       const { permission, outcome, neededBy, note } = finding;
       const why = note === undefined ? `needed by ${neededBy.join(', ')}` : note;
       return `  ${MARKS[outcome]}  ${permission.padEnd(width)}  ${namesOf(finding)}; ${why}`;
     }),
-  );
+    ...roles.map((who) => {
+      const lacks = lackedBy(who, found).join(', ');
+      return `  To ${who === 'reader' ? 'restore' : 'publish'}, ${lacks === '' ? nothing : lacks} is missing.`;
+    }),
+  ]);
 }
 
 function promiseLines({ promises }: StoreFindings): string[] {

@@ -107,6 +107,15 @@ export function namesOf({ names }: Pick<PermissionFinding, 'names'>): string {
   return names.join(' or ');
 }
 
+/** The names of what somebody lacks, once each. */
+export function lackedBy(
+  who: StoreFindings['who'],
+  { permissions }: Pick<StoreFindings, 'permissions'>,
+): string[] {
+  const missing = missingFor(who, permissions?.findings ?? []).filter(({ outcome }) => outcome === 'missing');
+  return [...new Set(missing.flatMap(({ names }) => names))];
+}
+
 export interface TopicSummary {
   topic: Topic;
   ok: number;

@@ -76,7 +76,7 @@ export function azureError(thrown: unknown, call: AzureCall): PresyncError {
     refusal(error, call, facts) ??
     unknownFailure(error, call, facts, {
       // HPE: what came is not HTTP.
-      transient: TRANSIENT.has(facts.name) || code.startsWith('HPE_'),
+      transient: TRANSIENT.has(facts.name) || code.startsWith('HPE_') || code === 'ERR_OTHER_ANSWER',
       api: 'that of Azure Blob Storage',
     })
   );

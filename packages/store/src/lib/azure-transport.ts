@@ -47,6 +47,11 @@ export function createTransport(options: TransportOptions): Transport {
   return {
     async sendRequest(request: WebResource): Promise<HttpOperationResponse> {
       const [sent, answer] = await send(request, new URL(request.url));
+      if (isOfAnother(request, answer)) {
+        // Of the socket, too, which an answer without a body has given back already.
+        answer.socket.destroy();
+        throw new OtherAnswerError();
+      }
       const head = { request, status: answer.statusCode ?? 0, headers: headersOf(request, answer) };
       if (request.method === 'HEAD') {
         answer.resume();
@@ -65,6 +70,27 @@ export function createTransport(options: TransportOptions): Transport {
     },
   };
 }
+
+/** The answer was meant for another request, so that nothing that comes over the connection can be believed. */
+class OtherAnswerError extends Error {
+  readonly code = 'ERR_OTHER_ANSWER';
+
+  constructor() {
+    super('the answer is that to another request');
+  }
+}
+
+/**
+ * Azure gives the SDK's id of a request back (https://learn.microsoft.com/rest/api/storageservices/put-blob). Of what is written that
+ * must hold; what is read may come from a cache, with the id of who asked first, and is proved by its digest.
+ */
+function isOfAnother(request: WebResource, answer: http.IncomingMessage): boolean {
+  if (request.method === 'GET' || request.method === 'HEAD') return false;
+  const [asked, answered] = [request.headers.get(ID), answer.headers[ID]];
+  return asked !== undefined && answered !== undefined && asked !== answered;
+}
+
+const ID = 'x-ms-client-request-id';
 
 /** The adapter puts buffers, the SDK lists of blocks as text. */
 function bodyOf(request: WebResource): Buffer | string | undefined {

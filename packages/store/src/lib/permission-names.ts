@@ -47,7 +47,7 @@ export function permissionName(url: StoreUrl, permission: Permission): Permissio
     case 'http':
       return {
         names: [permission === 'list' ? 'GET of the listing' : 'GET'],
-        grant: `have the server let this machine read, or give its credentials for this server with --store-auth${url.peer ? ' (the token of --serve-token there)' : ''}`,
+        grant: `have the server let this machine read, or give its credentials for this server with --store-auth${url.peer ? ' (the token of --serve-token there)' : '; a bucket without listing rights answers 403 for absent objects too'}`,
       };
     case 'memory':
       return { names: [permission], grant: 'nothing: a memory: store allows everything' };

@@ -69,7 +69,7 @@ export async function createS3Connection(options: S3ConnectionOptions): Promise<
     // Waiting for a socket is what maxConnections is for, and nothing to warn of.
     socketAcquisitionWarningTimeout: 2 ** 31 - 1,
   });
-  const newClient = ({ region, pathStyle }: Pick<S3Settings, 'region' | 'pathStyle'>): S3Client =>
+  const newClient = ({ region, pathStyle }: { region: string | undefined; pathStyle: boolean }): S3Client =>
     new sdk.S3Client({
       ...(region === undefined ? {} : { region }),
       ...(endpoint === undefined ? {} : { endpoint }),
@@ -144,9 +144,6 @@ export async function createS3Connection(options: S3ConnectionOptions): Promise<
             const region = namedRegion(error);
             return s3Error(error, call, region === used.settings.region ? {} : { region });
           };
-          // A new client asks the chain for credentials anew; the sockets are shared. One call does so for all that failed with it.
-          if (isStaleCredentials(error, call) && used === current)
-            current = { ...used, client: newClient(used.settings) };
           const lesson = lessonOf(error, call, {
             given,
             endpoint,
@@ -154,7 +151,12 @@ export async function createS3Connection(options: S3ConnectionOptions): Promise<
             settled: bucketSeen,
           });
           bucketSeen ||= isAboutObject(error);
-          if (lesson === undefined || pass >= MAX_PASSES) throw fail();
+          if (lesson === undefined || pass >= MAX_PASSES) {
+            // A new client asks the chain for credentials anew; the sockets are shared. One call does so for all that failed with it.
+            if (isStaleCredentials(error, call) && used === current)
+              current = { ...used, client: newClient(used.settings) };
+            throw fail();
+          }
           // Another call has drawn the lesson already.
           if (used !== current) continue;
           const next = taught(used, lesson);

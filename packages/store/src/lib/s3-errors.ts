@@ -98,13 +98,8 @@ export function isAboutObject(error: unknown): boolean {
   return ['NoSuchKey', 'NoSuchUpload', 'InvalidRange', 'PreconditionFailed'].includes(factsOf(error).name);
 }
 
-/** True for the code of a refusal that is for want of rights. */
-export function isForbidden(name: string): boolean {
-  return FORBIDDEN.has(name);
-}
-
 /** True for the code of a trouble that may pass. */
-export function isTransientName(name: string): boolean {
+function isTransientName(name: string): boolean {
   return TRANSIENT.has(name) || /throttl/i.test(name);
 }
 

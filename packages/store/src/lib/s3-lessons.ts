@@ -1,20 +1,10 @@
-import { isIP } from 'node:net';
 import { messageOf, PresyncError } from '@presync/runtime/errors';
 import { field } from './answer-errors.ts';
-import {
-  factsOf,
-  headerOf,
-  isAboutObject,
-  isForbidden,
-  isStaleCredentials,
-  isTransientName,
-  type S3Call,
-} from './s3-errors.ts';
+import { factsOf, headerOf, type S3Call } from './s3-errors.ts';
 
 /** How a server wants to be spoken to, as far as servers differ. */
 export interface S3Settings {
-  /** Undefined: what the SDK's chain says. */
-  region: string | undefined;
+  region: string;
   pathStyle: boolean;
   /** Send `x-amz-checksum-sha256` with every put. */
   checksums: boolean;
@@ -104,25 +94,20 @@ function checksumLesson(error: unknown, call: S3Call, { given, settings }: Pupil
   };
 }
 
+/** How servers say that they want the bucket in the host name, each by a code of its own. */
+const STYLE_CODES = /SecondLevelDomain|PathStyle|PathAccess|VirtualHost/i;
+const STYLE_WORDS = /virtual[\s-]*host|path[\s-]style/i;
+
 /**
  * Servers other than AWS mostly take the bucket in the path, and in the host name only where their DNS is made for it; a few take it in the
- * host name only, and refuse the other by codes of their own (SecondLevelDomainForbidden, PathStyleDomainForbidden, InvalidPathAccess). So a
- * first refusal that has nothing to do with credentials or objects is tried once in the other style.
+ * host name only, and say so. After any other refusal the host name is not tried: where a name that is not meant for it leads to the same
+ * server, that would take the first part of the prefix for the bucket.
  */
-function styleLesson(
-  error: unknown,
-  call: S3Call,
-  { given, settings, endpoint, settled }: Pupil,
-): Lesson | undefined {
+function styleLesson(error: unknown, call: S3Call, pupil: Pupil): Lesson | undefined {
+  const { given, settings, endpoint, settled } = pupil;
   if (endpoint === undefined || settled || given.pathStyle !== undefined || !settings.pathStyle)
     return undefined;
-  const { name, status } = factsOf(error);
-  if (name === '' || status === undefined || status < 300 || status >= 500) return undefined;
-  if (isForbidden(name) || isTransientName(name) || isAboutObject(error) || isStaleCredentials(error, call))
-    return undefined;
-  if (REGION_CODES.has(name) || name === 'RequestTimeTooSkewed') return undefined;
-  const { hostname } = new URL(endpoint);
-  if (isIP(hostname.replace(/^\[|\]$/g, '')) !== 0) return undefined;
+  if (!STYLE_CODES.test(factsOf(error).name) && !STYLE_WORDS.test(messageOf(error))) return undefined;
   return {
     settings: { pathStyle: false },
     guess: true,

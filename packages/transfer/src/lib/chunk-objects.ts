@@ -17,6 +17,11 @@ export interface KeptChunk {
   kept: number;
 }
 
+/**
+ * Puts of a chunk in all that is said to be there and then is not: somebody removed it in between, or the answer was that to another put.
+ */
+const PUTS = 3;
+
 /** Compresses, proves and stores a chunk. `added` is the size of the object that was put, 0 when the store had one already. */
 export async function putChunk(
   store: ObjectStore,
@@ -27,19 +32,25 @@ export async function putChunk(
   const { frame, storedSha256 } = await workers.run({ kind: 'encode', kept, level });
   throwIfAborted(signal);
   const storedSize = frame.length;
-  try {
-    await store.put(repositoryKeys.chunk(sha256), frame, {
-      condition: { ifAbsent: true },
-      sha256: storedSha256,
-      immutable: true,
-      signal,
-    });
-    discard(frame);
-    return { stored: { sha256, length, storedSize, storedSha256 }, added: storedSize };
-  } catch (error) {
-    if (!isPresyncError(error, 'CONDITION_FAILED')) throw error;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await store.put(repositoryKeys.chunk(sha256), frame, {
+        condition: { ifAbsent: true },
+        sha256: storedSha256,
+        immutable: true,
+        signal,
+      });
+      discard(frame);
+      return { stored: { sha256, length, storedSize, storedSha256 }, added: storedSize };
+    } catch (error) {
+      if (!isPresyncError(error, 'CONDITION_FAILED')) throw error;
+    }
+    try {
+      return { stored: await adopt(store, workers, { sha256, length }, signal), added: 0 };
+    } catch (error) {
+      if (!isPresyncError(error, 'OBJECT_NOT_FOUND') || attempt >= PUTS) throw error;
+    }
   }
-  return { stored: await adopt(store, workers, { sha256, length }, signal), added: 0 };
 }
 
 /** An object that is already there counts only after it was read and proved: another version of zstd may have written other bytes. */

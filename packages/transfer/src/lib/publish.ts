@@ -8,6 +8,7 @@ import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/e
 import { type Repository, readLatest, resolveSnapshot, type Snapshot } from '../repository.ts';
 import type { UploadOptions } from '../snapshot.ts';
 import { verifySnapshot } from '../verify.ts';
+import { confirmStored } from './confirm-stored.ts';
 
 /** Sequence numbers that are tried when others publish, or were killed half-way, in the same channel. */
 const MAX_SEQUENCE_TRIES = 1000;
@@ -43,6 +44,7 @@ export async function publish(
     const index = { path: indexPath, size: digest.size };
     if (!(await putIfAbsent(store, repositoryKeys.index(channel, sequence), index, digest.sha256, signal)))
       continue;
+    await confirmStored(store, repositoryKeys.index(channel, sequence), digest.size, signal);
     const manifest: Manifest = {
       presync: 'manifest',
       format: { version: 1, minReader: 1, features: [] },
@@ -124,13 +126,17 @@ export async function prove(options: UploadOptions, published: Published): Promi
   }
 }
 
-/** Moves `latest` forward, never back. */
+/** Successes that did not show, after which a store is not believed any more. */
+const MAX_UNSEEN_MOVES = 3;
+
+/** Moves `latest` forward, never back. What it says afterwards counts, not the answer to the put. False when it names a later snapshot. */
 export async function promote(
   repository: Repository,
   { manifest, sha256, size }: Published,
   signal: AbortSignal,
 ): Promise<boolean> {
   const { channel, sequence } = manifest;
+  const key = repositoryKeys.latest(channel);
   const document = encodeDocument({
     presync: 'latest',
     version: 1,
@@ -138,16 +144,25 @@ export async function promote(
     sequence,
     manifest: { size, sha256 },
   });
-  for (;;) {
+  for (let moves = 0; ; ) {
     throwIfAborted(signal);
     const current = await readLatest(repository, channel, { signal });
     if (current !== undefined && current.document.sequence >= sequence)
       return current.document.manifest.sha256 === sha256;
+    if (moves >= MAX_UNSEEN_MOVES) {
+      throw new PresyncError(
+        'CONTENT_MISMATCH',
+        `${repository.store.location} said that ${key} is written, and it names ${current?.document.sequence ?? 'nothing'}, not ${sequence}`,
+        {
+          hint: 'the snapshot is stored and not the newest: take another; if it goes on, look for a cache or proxy between this machine and the store',
+        },
+      );
+    }
     try {
       const condition =
         current === undefined ? ({ ifAbsent: true } as const) : { ifVersion: current.version };
-      await repository.store.put(repositoryKeys.latest(channel), document, { condition, signal });
-      return true;
+      await repository.store.put(key, document, { condition, signal });
+      moves += 1;
     } catch (error) {
       if (!isPresyncError(error, 'CONDITION_FAILED')) throw error;
     }

@@ -38,7 +38,7 @@ export interface ViewChunksOptions {
 
 /** The chunks of a frozen view, each made from its files whenever somebody asks for it. */
 export interface ViewChunks extends MadeObjects {
-  /** Remembers where a chunk lies. INTERNAL past `MAX_VIEW_CHUNKS`, which the caller has to refuse before. */
+  /** Remembers where a chunk lies. CONFIG_INVALID past `MAX_VIEW_CHUNKS`. */
   add(sha256: Sha256, place: ChunkPlace): void;
 }
 
@@ -78,7 +78,7 @@ export function createViewChunks(options: ViewChunksOptions): ViewChunks {
       `${key} cannot be made from the view any more: ${why}; it holds ${describeChunk(layout)}`,
       {
         cause,
-        hint: 'look at the disk, and for what writes to the view; then start it anew, which takes a new view',
+        hint: 'look at the disk, and for what writes to the view; a new start of "presync serve" takes a new one',
       },
     );
     options.onDamage?.(error);
@@ -112,7 +112,9 @@ export function createViewChunks(options: ViewChunksOptions): ViewChunks {
       value.writeUInt32LE(whole, 4);
       value.writeUInt32LE(stretch, 8);
       if (!table.set(Buffer.from(sha256, 'hex'), value))
-        throw new PresyncError('INTERNAL', `a view has more than ${MAX_VIEW_CHUNKS} chunks`);
+        throw new PresyncError('CONFIG_INVALID', `the view has more than ${MAX_VIEW_CHUNKS} chunks`, {
+          hint: 'give a larger --chunk-size',
+        });
     },
 
     owns: isContentKey,

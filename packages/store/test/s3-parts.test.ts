@@ -13,8 +13,9 @@ import {
   type StandIn,
   startStandIn,
 } from '../../../test/support/gcs-stand-in.ts';
+import { partSize } from '../src/lib/s3-multipart.ts';
 
-// Parts of uploads that were given up, on a server that keeps what arrives after the removal, as S3 may (the servers that can be run do not).
+// What cannot be seen on a real server: parts that arrive after they were removed, as they may on AWS, and objects of terabytes.
 
 const signal = AbortSignal.timeout(120_000);
 const MIB = 1024 ** 2;
@@ -33,7 +34,7 @@ before(async () => {
     AWS_EC2_METADATA_DISABLED: 'true',
   });
   server = await startStandIn();
-  dir = await mkdtemp(join(tmpdir(), 'presync-s3-leftovers-'));
+  dir = await mkdtemp(join(tmpdir(), 'presync-s3-parts-'));
   file = { path: join(dir, 'body'), size: 6 * MIB };
   await writeFile(file.path, Buffer.alloc(file.size));
 });
@@ -56,6 +57,37 @@ beforeEach(async () => {
     partSize: 5 * MIB,
     onNotice: (notice) => notices.push(notice),
   });
+});
+
+test('the parts of an object are few enough, of one size, and no smaller than was asked', () => {
+  const TIB = 1024 ** 4;
+  for (const [size, asked, expected] of [
+    [6 * MIB, 5 * MIB, 5 * MIB],
+    [10_000 * 16 * MIB, 16 * MIB, 16 * MIB],
+    [10_000 * 16 * MIB + 1, 16 * MIB, 17 * MIB],
+    [TIB, 16 * MIB, 105 * MIB],
+    [5 * TIB, 16 * MIB, 525 * MIB],
+  ] as const) {
+    const length = partSize(size, asked);
+    assert.equal(length, expected);
+    assert.ok(Math.ceil(size / length) <= 10_000);
+  }
+});
+
+test('what is larger than any object, or than a put without parts, is not begun', async () => {
+  const huge = { path: file.path, size: 6 * 1024 ** 4 };
+  server.answers = [gone];
+  assert.equal((await failure(store.put('key', huge, { signal }))).code, 'OBJECT_TOO_LARGE');
+  const whole = await createS3Store({
+    bucket: 'bucket',
+    prefix: 'p',
+    endpoint: server.endpoint,
+    multipart: false,
+  });
+  const error = await failure(whole.put('key', { ...file, size: 6 * 1024 ** 3 }, { signal }));
+  assert.equal(error.code, 'OBJECT_TOO_LARGE');
+  await whole.close();
+  assert.deepEqual(server.requests, []);
 });
 
 const xml = (text: string): Answer => respond(200, XML, `<?xml version="1.0"?>${text}`);
