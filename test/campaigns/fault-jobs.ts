@@ -56,7 +56,14 @@ export interface VerifyJob {
   trust: string;
 }
 
-export type FaultJob = SnapshotJob | RestoreJob | VerifyJob;
+/** Removes everything, so that a server that holds objects in memory stays as fast as it was. */
+export interface ClearJob {
+  kind: 'clear';
+  /** Past all faults. */
+  store: string;
+}
+
+export type FaultJob = SnapshotJob | RestoreJob | VerifyJob | ClearJob;
 
 /** What goes wrong in the process itself. */
 export interface ClientFaults {
@@ -197,7 +204,20 @@ async function verifyOne({ store: url, backend, trust }: VerifyJob): Promise<Fau
   }
 }
 
+async function clearOne({ store: url }: ClearJob): Promise<void> {
+  const store = await composeStore(url, { signal: NEVER });
+  try {
+    for await (const { key } of store.list('', { signal: NEVER })) await store.remove(key, { signal: NEVER });
+  } finally {
+    await store.close();
+  }
+}
+
 answerJobs<FaultJob>(async (job) => {
+  if (job.kind === 'clear') {
+    await clearOne(job);
+    return { failedCalls: 0, injected: {} };
+  }
   if (job.kind === 'verify') return { failedCalls: 0, injected: {}, repository: await verifyOne(job) };
   const result: FaultJobResult = { failedCalls: 0, injected: {} };
   const metrics: StoreMetrics = {

@@ -243,6 +243,8 @@ async function oneRun(campaign: Campaign, store: FaultStore, slot: Slot, run: nu
     report.requests += road.requests();
     for (const what of road.broken()) bad(`the proxy could not reach its server: ${what}`);
     await road.stop();
+    if (name !== 'http' && name !== 'peer')
+      await slot.process.run({ kind: 'clear', store: store.direct(prefix) }, LIMIT_MS);
     await rm(work, { recursive: true, force: true });
   }
 }

@@ -4,6 +4,7 @@ import { repositoryKeys } from '@presync/format/paths';
 import { messageOf } from '@presync/runtime/errors';
 import type { Repository } from '../repository.ts';
 import type { UploadOptions } from '../snapshot.ts';
+import { confirmStored } from './confirm-stored.ts';
 
 /** How long a writer's lease holds without renewal. */
 const LEASE_MS = 24 * 60 * 60 * 1000;
@@ -27,7 +28,9 @@ export async function takeLease(
     created: new Date(now).toISOString(),
     expires: new Date(now + LEASE_MS).toISOString(),
   });
-  await store.put(key, document, { condition: { ifAbsent: true }, signal });
+  // Nobody else knows the key, so that the put may be made again; and without a lease nothing protects what is put.
+  await store.put(key, document, { signal });
+  await confirmStored(store, key, document.byteLength, signal);
   return key;
 }
 
