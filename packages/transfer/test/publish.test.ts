@@ -15,6 +15,7 @@ import {
   CHANNEL,
   createWorld,
   NEVER,
+  readTree,
   sampleTree,
   scratch,
   type World,
@@ -186,10 +187,12 @@ describe('publishing', () => {
     const events: string[] = [];
     const next = await world.snapshot({ onEvent: (event) => events.push(event) });
     assert.ok(events.includes('snapshot.previous_unusable'));
-    assert.equal(
-      next.readBytes > 1_000_000,
-      true,
-      'files were taken as known from a snapshot that nobody trusted signed',
+    // Zeros that were read once in this run are known by then, so that some of the sparse file need not be read.
+    const { '000004.sst': _, ...others } = await readTree(world.source);
+    const least = Object.values(others).reduce((sum, { length }) => sum + length, 0);
+    assert.ok(
+      next.readBytes >= least,
+      `${next.readBytes} bytes were read, so files were taken as known from a snapshot that nobody trusted signed`,
     );
   });
 

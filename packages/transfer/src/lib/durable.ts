@@ -1,4 +1,5 @@
-import { open, rename, writeFile } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { open, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** Makes a directory's entries durable. */
@@ -13,9 +14,15 @@ export async function syncDirectory(path: string): Promise<void> {
 
 /** Replaces a small file at once: a reader, and a machine that lost power, sees the old content or the new. */
 export async function replaceFile(path: string, content: string | Uint8Array): Promise<void> {
-  const temporary = `${path}.new`;
-  await writeFile(temporary, content, { mode: 0o600, flush: true });
-  await rename(temporary, path);
+  // Two restores may share a state folder, and must not take each other's file away.
+  const temporary = `${path}.${randomUUID()}.new`;
+  try {
+    await writeFile(temporary, content, { mode: 0o600, flush: true });
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
   await syncDirectory(dirname(path));
 }
 
