@@ -243,8 +243,10 @@ async function oneRun(campaign: Campaign, store: FaultStore, slot: Slot, run: nu
     report.requests += road.requests();
     for (const what of road.broken()) bad(`the proxy could not reach its server: ${what}`);
     await road.stop();
-    if (name !== 'http' && name !== 'peer')
-      await slot.process.run({ kind: 'clear', store: store.direct(prefix) }, LIMIT_MS);
+    if (name !== 'http' && name !== 'peer') {
+      const cleared = await slot.process.run({ kind: 'clear', store: store.direct(prefix) }, LIMIT_MS);
+      if (cleared.kind !== 'done') bad(`its objects cannot be removed: ${describe(cleared)}`);
+    }
     await rm(work, { recursive: true, force: true });
   }
 }

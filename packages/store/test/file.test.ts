@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, utimes, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  rmdir,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
@@ -299,4 +310,17 @@ test('versions differ even within one tick of the clock and for the same inode',
     await store.remove('a', { signal });
   }
   assert.equal(seen.size, 200);
+});
+
+test('a lock that could not be given back does not block the process that has it', async () => {
+  const generation = join(dir, '.locks/test.gen');
+  const soon = AbortSignal.timeout(10_000);
+  const broken = withFileLock(dir, 'test', soon, async () => {
+    await rm(generation);
+    await mkdir(generation);
+  });
+  await assert.rejects(broken, { code: 'EISDIR' });
+  await rmdir(generation);
+  await writeFile(generation, '');
+  assert.equal(await withFileLock(dir, 'test', soon, async () => 'taken'), 'taken');
 });

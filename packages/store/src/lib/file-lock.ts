@@ -43,22 +43,38 @@ export async function withFileLock<T>(
   try {
     return await work();
   } finally {
-    await truncate(`${base}.gen`, held.last);
-    for (let n = held.first; n <= held.last; n++) await unlinkIfThere(`${base}.${n}`);
+    await giveBack(base, held);
   }
 }
 
-async function acquire(
-  root: string,
-  base: string,
-  signal: AbortSignal,
-): Promise<{ first: number; last: number }> {
+interface Held {
+  first: number;
+  last: number;
+}
+
+/** Locks that this process could not give back, as on a failing disk: its next holder here does it, since nobody takes over from a process that is alive. */
+const kept = new Map<string, Held>();
+
+async function giveBack(base: string, held: Held): Promise<void> {
+  kept.delete(base);
+  try {
+    await truncate(`${base}.gen`, held.last);
+    for (let n = held.first; n <= held.last; n++) await unlinkIfThere(`${base}.${n}`);
+  } catch (error) {
+    kept.set(base, held);
+    throw error;
+  }
+}
+
+async function acquire(root: string, base: string, signal: AbortSignal): Promise<Held> {
   await prepare(root, base);
   const own = await ownIdentity();
   const began = performance.now();
   const seen = new Map<string, number>();
   for (;;) {
     throwIfAborted(signal);
+    const left = kept.get(base);
+    if (left !== undefined) await giveBack(base, left);
     const first = (await generation(base)) + 1;
     const found = await firstFree(base, first, seen);
     if (found.holder !== undefined) {
