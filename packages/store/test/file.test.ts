@@ -1,21 +1,21 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import {
+import fs, {
   chmod,
   mkdir,
   mkdtemp,
   readdir,
   readFile,
   rm,
-  rmdir,
   symlink,
   utimes,
   writeFile,
 } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, test } from 'node:test';
+import { afterEach, beforeEach, type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isPresyncError } from '@presync/runtime/errors';
 import { createFileStore } from '@presync/store/file';
@@ -312,15 +312,57 @@ test('versions differ even within one tick of the clock and for the same inode',
   assert.equal(seen.size, 200);
 });
 
-test('a lock that could not be given back does not block the process that has it', async () => {
-  const generation = join(dir, '.locks/test.gen');
-  const soon = AbortSignal.timeout(10_000);
-  const broken = withFileLock(dir, 'test', soon, async () => {
-    await rm(generation);
-    await mkdir(generation);
+/** Lets the n-th call of one function of `node:fs/promises` fail, as a failing disk does. */
+function failOnce(t: TestContext, name: 'stat' | 'truncate' | 'unlink', nth: number): void {
+  const original = fs[name] as (...args: unknown[]) => Promise<unknown>;
+  let calls = 0;
+  const mocked = t.mock.method(fs, name, async (...args: unknown[]) => {
+    calls += 1;
+    if (calls === nth) throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO' });
+    return original(...args);
   });
-  await assert.rejects(broken, { code: 'EISDIR' });
-  await rmdir(generation);
-  await writeFile(generation, '');
+  syncBuiltinESMExports();
+  t.after(() => {
+    mocked.mock.restore();
+    syncBuiltinESMExports();
+  });
+}
+
+test('a lock that could not be given back does not block the process that has it', async (t) => {
+  const soon = AbortSignal.timeout(10_000);
+  failOnce(t, 'truncate', 1);
+  await assert.rejects(
+    withFileLock(dir, 'test', soon, async () => {}),
+    { code: 'EIO' },
+  );
   assert.equal(await withFileLock(dir, 'test', soon, async () => 'taken'), 'taken');
+});
+
+test('a lock of which a failing disk does not tell whether it is held blocks nobody', async (t) => {
+  const soon = AbortSignal.timeout(10_000);
+  // The first look is for the lock's files, the second for its generation, the third is after it was made.
+  failOnce(t, 'stat', 3);
+  await assert.rejects(
+    withFileLock(dir, 'test', soon, async () => 'taken'),
+    { code: 'EIO' },
+  );
+  assert.equal(await withFileLock(dir, 'test', soon, async () => 'taken'), 'taken');
+});
+
+test('a lock that was given back but for its file is not taken from who has it next', async (t) => {
+  const soon = AbortSignal.timeout(30_000);
+  failOnce(t, 'unlink', 1);
+  await assert.rejects(
+    withFileLock(dir, 'test', soon, async () => {}),
+    { code: 'EIO' },
+  );
+  // Others come and go, and one has it, when this process looks after what it left.
+  const generation = join(dir, '.locks/test.gen');
+  await writeFile(generation, 'xxx');
+  const stat = (await readFile('/proc/1/stat', 'utf8')).split(') ')[1]?.split(' ');
+  const other = (await ownIdentity()).replace(/\.\d+\.\d+$/, `.1.${stat?.[19]}`);
+  await symlink(other, join(dir, '.locks/test.4'));
+  const waiting = withFileLock(dir, 'test', AbortSignal.timeout(300), async () => 'taken');
+  await assert.rejects(waiting, { code: 'ABORTED' });
+  assert.equal((await readFile(generation)).length, 3);
 });

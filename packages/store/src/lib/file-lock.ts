@@ -53,15 +53,27 @@ interface Held {
 }
 
 /** Locks that this process could not give back, as on a failing disk: its next holder here does it, since nobody takes over from a process that is alive. */
-const kept = new Map<string, Held>();
+const kept = new Map<string, Held[]>();
+
+function keep(base: string, held: Held): void {
+  kept.set(base, [...(kept.get(base) ?? []), held]);
+}
+
+async function giveBackKept(base: string): Promise<void> {
+  const left = kept.get(base) ?? [];
+  kept.delete(base);
+  const given = await Promise.allSettled(left.map((held) => giveBack(base, held)));
+  const failed = given.find((one) => one.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+}
 
 async function giveBack(base: string, held: Held): Promise<void> {
-  kept.delete(base);
   try {
-    await truncate(`${base}.gen`, held.last);
+    // Never back: what was made too early, or was given back already, may lie far below others' locks by now.
+    if ((await generation(base)) < held.last) await truncate(`${base}.gen`, held.last);
     for (let n = held.first; n <= held.last; n++) await unlinkIfThere(`${base}.${n}`);
   } catch (error) {
-    kept.set(base, held);
+    keep(base, held);
     throw error;
   }
 }
@@ -73,8 +85,7 @@ async function acquire(root: string, base: string, signal: AbortSignal): Promise
   const seen = new Map<string, number>();
   for (;;) {
     throwIfAborted(signal);
-    const left = kept.get(base);
-    if (left !== undefined) await giveBack(base, left);
+    await giveBackKept(base);
     const first = (await generation(base)) + 1;
     const found = await firstFree(base, first, seen);
     if (found.holder !== undefined) {
@@ -83,8 +94,14 @@ async function acquire(root: string, base: string, signal: AbortSignal): Promise
       continue;
     }
     if (!(await made(own, `${base}.${found.number}`))) continue;
-    if ((await generation(base)) < found.number) return { first, last: found.number };
-    await unlinkIfThere(`${base}.${found.number}`);
+    const held = { first, last: found.number };
+    try {
+      if ((await generation(base)) < found.number) return held;
+      await unlinkIfThere(`${base}.${found.number}`);
+    } catch (error) {
+      keep(base, held);
+      throw error;
+    }
   }
 }
 
