@@ -69,7 +69,7 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
       signal,
     });
     options.progress.finish();
-    await recordSeen(subject, { sequence: manifest.sequence, sha256: snapshot.sha256 });
+    await recordSeen(subject, { sequence: manifest.sequence, sha256: snapshot.sha256 }, { signal });
     const sources = from.sources.report();
     options.log.info('restore.done', 'the database is in place', {
       channel,

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, stat } from 'node:fs/promises';
-import { ioError, PresyncError, throwIfAborted } from './errors.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ioError, isPresyncError, PresyncError, throwIfAborted } from './errors.ts';
 import { lockByFile } from './lib/lock-file.ts';
 import { lockBySocket } from './lib/lock-socket.ts';
 
@@ -51,4 +52,29 @@ export async function acquireLock(options: LockOptions): Promise<Lock> {
         ? 'wait until it has ended'
         : `wait until it has ended; "ps -p ${outcome.holder}" shows it`,
   });
+}
+
+const LOOK_EVERY_MS = 50;
+
+/**
+ * As `acquireLock`, for what others hold for a moment only: waits for them, and rejects with LOCKED when they take longer than `patienceMs`.
+ * `onWait` is told once, if there is a wait.
+ *
+ * @throws PresyncError LOCKED, IO_FAILED, ABORTED
+ */
+export async function waitForLock(
+  options: LockOptions & { patienceMs: number; onWait?: ((reason: string) => void) | undefined },
+): Promise<Lock> {
+  const deadline = performance.now() + options.patienceMs;
+  for (let waited = false; ; waited = true) {
+    try {
+      return await acquireLock(options);
+    } catch (error) {
+      if (!isPresyncError(error, 'LOCKED') || performance.now() > deadline) throw error;
+      if (!waited) options.onWait?.(error.message);
+    }
+    await sleep(LOOK_EVERY_MS, undefined, { signal: options.signal }).catch(() =>
+      throwIfAborted(options.signal),
+    );
+  }
 }

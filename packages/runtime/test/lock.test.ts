@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { isPresyncError } from '../src/errors.ts';
 import { lockByFile } from '../src/lib/lock-file.ts';
-import { acquireLock } from '../src/lock.ts';
+import { acquireLock, waitForLock } from '../src/lock.ts';
 import { NEVER, scratch, start } from './support.ts';
 
 test('a second lock of the same name is refused, names the holder, and is free after release', async (t) => {
@@ -107,4 +107,24 @@ test('the file lock of other systems: second refused, dead holder replaced, livi
   const taken = await lockByFile(dir, 'x');
   assert.ok('release' in taken);
   await taken.release();
+});
+
+test('a lock that is waited for comes when it is free, and not after patience or signal have ended', async (t) => {
+  const dir = await scratch(t);
+  const lock = await acquireLock({ dir, name: 'x', signal: NEVER });
+  const wanted = { dir, name: 'x', signal: NEVER };
+  await assert.rejects(waitForLock({ ...wanted, patienceMs: 120 }), { code: 'LOCKED' });
+  const signal = AbortSignal.timeout(120);
+  await assert.rejects(waitForLock({ ...wanted, patienceMs: 60_000, signal }), { code: 'ABORTED' });
+  const reasons: string[] = [];
+  const waiting = waitForLock({
+    ...wanted,
+    patienceMs: 60_000,
+    onWait: (reason) => {
+      reasons.push(reason);
+      setTimeout(() => void lock.release(), 120);
+    },
+  });
+  await (await waiting).release();
+  assert.equal(reasons.length, 1);
 });

@@ -8,6 +8,7 @@ import {
   sha256Schema,
 } from '@presync/format/documents';
 import { errnoOf, ioError } from '@presync/runtime/errors';
+import { waitForLock } from '@presync/runtime/lock';
 import { z } from 'zod';
 import { replaceFile } from './lib/durable.ts';
 
@@ -54,11 +55,37 @@ export async function readSeen(subject: SeenSubject): Promise<Seen | undefined> 
   return { sequence, sha256 };
 }
 
-/** Remembers a snapshot, unless a newer one was accepted before. */
-export async function recordSeen(subject: SeenSubject, seen: Seen): Promise<void> {
-  const before = await readSeen(subject);
-  if (before !== undefined && before.sequence >= seen.sequence) return;
+/** A record is written in milliseconds. */
+const PATIENCE_MS = 30_000;
+
+/**
+ * Remembers a snapshot, unless a newer one was accepted before. One writer at a time, or the lower of two numbers could be the one that stays.
+ *
+ * @throws LOCKED when another presync holds the records for half a minute; IO_FAILED, ABORTED
+ */
+export async function recordSeen(
+  subject: SeenSubject,
+  seen: Seen,
+  { signal }: { signal: AbortSignal },
+): Promise<void> {
+  const dir = join(subject.stateDir, 'seen');
   const path = pathOf(subject);
+  try {
+    await mkdir(dir, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw ioError(error, 'make the folder', dir);
+  }
+  const lock = await waitForLock({ name: 'seen', dir, patienceMs: PATIENCE_MS, signal });
+  try {
+    const before = await readSeen(subject);
+    if (before !== undefined && before.sequence >= seen.sequence) return;
+    await write(subject, seen, path);
+  } finally {
+    await lock.release();
+  }
+}
+
+async function write(subject: SeenSubject, seen: Seen, path: string): Promise<void> {
   const document = {
     presync: 'seen',
     version: 1,
@@ -68,7 +95,6 @@ export async function recordSeen(subject: SeenSubject, seen: Seen): Promise<void
     sha256: seen.sha256,
   };
   try {
-    await mkdir(join(subject.stateDir, 'seen'), { recursive: true, mode: 0o700 });
     await replaceFile(path, encodeDocument(document));
   } catch (error) {
     throw ioError(error, 'write', path);

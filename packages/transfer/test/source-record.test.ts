@@ -149,14 +149,14 @@ describe('the memory of what was seen', () => {
   it('keeps the newest, never an older one', async (t) => {
     const dir = await scratch(t);
     assert.equal(await readSeen(subject(dir)), undefined);
-    for (const sequence of [3, 5, 4, 1]) await recordSeen(subject(dir), seen(sequence));
+    for (const sequence of [3, 5, 4, 1]) await recordSeen(subject(dir), seen(sequence), { signal: t.signal });
     assert.deepEqual(await readSeen(subject(dir)), seen(5));
     assert.equal(await readSeen({ ...subject(dir), channel: 'test/other' }), undefined);
   });
 
   it('that is damaged or cannot be read is an error that names the file', async (t) => {
     const dir = await scratch(t);
-    await recordSeen(subject(dir), seen(5));
+    await recordSeen(subject(dir), seen(5), { signal: t.signal });
     const [name = ''] = await readdir(join(dir, 'seen'));
     const path = join(dir, 'seen', name);
     for (const content of [
@@ -166,7 +166,10 @@ describe('the memory of what was seen', () => {
       (await readFile(path, 'utf8')).replace('5,', '0,'),
     ]) {
       await writeFile(path, content);
-      for (const work of [() => readSeen(subject(dir)), () => recordSeen(subject(dir), seen(9))])
+      for (const work of [
+        () => readSeen(subject(dir)),
+        () => recordSeen(subject(dir), seen(9), { signal: t.signal }),
+      ])
         await assert.rejects(
           work,
           (error) => isPresyncError(error, 'FORMAT_INVALID') && error.message.includes(path),
