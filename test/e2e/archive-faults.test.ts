@@ -9,11 +9,11 @@ import { type RestoreArchiveOptions, restoreArchive } from '@presync/bootstrap/r
 import { isPresyncError } from '@presync/runtime/errors';
 import { createSilentLogger } from '@presync/runtime/log';
 import { createDownloads } from '@presync/store/download';
-import { hasProgram, packFolder, publishFileList } from '../support/archives.ts';
+import { packFolder, publishFileList } from '../support/archives.ts';
 import { assertRefused, createScene, type Scene } from '../support/bad-input.ts';
 import { seededRandom } from '../support/corruption.ts';
 import { type FaultyServer, startFaultyServer } from '../support/faulty-server.ts';
-import { needs } from '../support/needs.ts';
+import { hasProgram, needs } from '../support/needs.ts';
 import { presync, presyncOk, startPresync } from '../support/presync.ts';
 import { unpackFixture } from '../support/real-node.ts';
 import { assertSameDatabase } from '../support/tree.ts';

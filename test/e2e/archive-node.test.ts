@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { hasProgram, packFolder } from '../support/archives.ts';
-import { needs } from '../support/needs.ts';
+import { packFolder } from '../support/archives.ts';
+import { hasProgram, needs } from '../support/needs.ts';
 import { presyncOk } from '../support/presync.ts';
 import { DEV_GENESIS, hasNode, startNode, unpackFixture } from '../support/real-node.ts';
 

@@ -7,9 +7,9 @@ import { cp, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { hasProgram, type Packing, packFolder, publishFileList } from '../support/archives.ts';
+import { type Packing, packFolder, publishFileList } from '../support/archives.ts';
 import { createScene, type Scene } from '../support/bad-input.ts';
-import { needs } from '../support/needs.ts';
+import { hasProgram, needs } from '../support/needs.ts';
 import { findNginx, type Nginx, startNginx, staticSite } from '../support/nginx.ts';
 import { presync, presyncOk } from '../support/presync.ts';
 import { type FixtureBackend, unpackFixture } from '../support/real-node.ts';

@@ -7,8 +7,7 @@ import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { zstdDecompressSync } from 'node:zlib';
-import { findOpenssl } from '../support/certificate.ts';
-import { needs } from '../support/needs.ts';
+import { hasProgram, needs } from '../support/needs.ts';
 import { makeCertificates, type Peer, startPeer } from '../support/peer.ts';
 import { freePort } from '../support/ports.ts';
 import { type PresyncOutcome, presync, presyncOk, startPresync } from '../support/presync.ts';
@@ -349,7 +348,7 @@ describe('presync serve --base-path', () => {
     await assertRestored(made);
   });
 
-  it('lets nobody in without a certificate', needs('openssl', findOpenssl() !== undefined), async (t) => {
+  it('lets nobody in without a certificate', needs('openssl', hasProgram('openssl')), async (t) => {
     const made = await scene(t);
     const pem = await makeCertificates(made.dir);
     const peer = await startPeer(t, [

@@ -7,15 +7,15 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
-import { needs } from '../support/needs.ts';
+import { hasProgram, needs } from '../support/needs.ts';
 import { makeCertificates, startPeer } from '../support/peer.ts';
 import { COMMAND, type PresyncOutcome, presync, presyncOk } from '../support/presync.ts';
 import { assertSameDatabase, digestFiles } from '../support/tree.ts';
 import { createWorld, type World } from '../support/world.ts';
 
 const run = promisify(execFile);
-const OPENSSL = await has('openssl');
-const ZSTD = await has('zstd');
+const OPENSSL = hasProgram('openssl');
+const ZSTD = hasProgram('zstd');
 
 /** Small chunks, so that the small database has many. */
 const SMALL_CHUNKS = ['--chunk-size', '64KiB'];
@@ -270,11 +270,4 @@ describe('presync export', () => {
 async function pipeThrough(args: string[], target: string): Promise<void> {
   const script = 'set -o pipefail; target="$1"; shift; "$@" | zstd -dc | tar -x -C "$target"';
   await run('bash', ['-ec', script, 'bash', target, process.execPath, COMMAND, ...args]);
-}
-
-async function has(command: string): Promise<boolean> {
-  return run('which', [command]).then(
-    () => true,
-    () => false,
-  );
 }

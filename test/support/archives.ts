@@ -1,8 +1,8 @@
 /** Archives of databases as people publish them, made by the tools that they use. */
 import { execFile, spawn } from 'node:child_process';
-import { createReadStream, createWriteStream, existsSync } from 'node:fs';
+import { createReadStream, createWriteStream } from 'node:fs';
 import { mkdir, readdir, stat } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
@@ -22,11 +22,6 @@ const COMPRESSORS: Readonly<Record<Packing, readonly string[]>> = {
   gz: ['gzip', '-1', '-c'],
   'gz-several': ['gzip', '-1', '-c'],
 };
-
-/** True when a program is on the path. */
-export function hasProgram(name: string): boolean {
-  return (process.env.PATH ?? '').split(delimiter).some((dir) => existsSync(join(dir, name)));
-}
 
 /** Packs what lies in a folder with GNU tar. `members` are what is named on its command line, as `.` or `chains`. */
 export async function packFolder(

@@ -8,8 +8,8 @@ import { isPresyncError } from '@presync/runtime/errors';
 import fc from 'fast-check';
 import { pack } from 'tar-stream';
 import { collectBytes } from '../../../test/support/collect.ts';
-import { needs } from '../../../test/support/needs.ts';
-import { coded, hasProgram } from './support.ts';
+import { hasProgram, needs } from '../../../test/support/needs.ts';
+import { coded } from './support.ts';
 
 async function* pieces(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);

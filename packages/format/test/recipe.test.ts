@@ -12,8 +12,8 @@ import { createIndexWriter } from '@presync/format/index-file';
 import { encodeManifest } from '@presync/format/manifest';
 import { repositoryKeys } from '@presync/format/paths';
 import { generateKey, type PrivateKey, sealEnvelope } from '@presync/format/signature';
-import { needs } from '../../../test/support/needs.ts';
-import { contentOf, hasProgram, KIB, plaintextOf } from './support.ts';
+import { hasProgram, needs } from '../../../test/support/needs.ts';
+import { contentOf, KIB, plaintextOf } from './support.ts';
 
 const CHUNK = 64 * KIB;
 const CHANNEL = 'polkadot/archive';

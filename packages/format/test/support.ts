@@ -1,16 +1,10 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import type { ArchiveFile, ChunkLayout } from '@presync/format/chunks';
 import { tarHeader } from '@presync/format/tar';
 import { type ErrorCode, isPresyncError } from '@presync/runtime/errors';
 import fc from 'fast-check';
 
 export const KIB = 1024;
-
-/** True when the program is on the PATH. */
-export function hasProgram(name: string): boolean {
-  return spawnSync('sh', ['-c', `command -v ${name}`]).status === 0;
-}
 
 /** A validator for assert.throws and assert.rejects: a PresyncError with one of the codes. */
 export function coded(...codes: ErrorCode[]): (error: unknown) => true {

@@ -19,8 +19,8 @@ import { isPresyncError, PresyncError } from '@presync/runtime/errors';
 import fc from 'fast-check';
 import { type Header, pack } from 'tar-stream';
 import { collectBytes } from '../../../test/support/collect.ts';
-import { needs } from '../../../test/support/needs.ts';
-import { coded, hasProgram } from './support.ts';
+import { hasProgram, needs } from '../../../test/support/needs.ts';
+import { coded } from './support.ts';
 
 const what = 'the archive';
 

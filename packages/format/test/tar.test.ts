@@ -9,8 +9,8 @@ import { type ArchiveFile, compareFiles, planChunks } from '@presync/format/chun
 import { createNativeCodec, createWasmCodec } from '@presync/format/codec';
 import { sha256, zeroDigest } from '@presync/format/digest';
 import { tarHeader } from '@presync/format/tar';
-import { needs } from '../../../test/support/needs.ts';
-import { contentOf, hasProgram, KIB, plaintextOf } from './support.ts';
+import { hasProgram, needs } from '../../../test/support/needs.ts';
+import { contentOf, KIB, plaintextOf } from './support.ts';
 
 const CHUNK = 64 * KIB;
 const FOLDER = `chains/${'d'.repeat(110)}/full`;

@@ -3,8 +3,7 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { setDefaultCACertificates } from 'node:tls';
 import type { ObjectStore } from '@presync/store/object-store';
 import { withRetry } from '@presync/store/with-retry';
-import { findOpenssl, makeCertificate } from '../../../test/support/certificate.ts';
-import { needs } from '../../../test/support/needs.ts';
+import { selfSigned } from '../../../test/support/self-signed.ts';
 import {
   type Answer,
   callsOf,
@@ -26,7 +25,7 @@ const signal = AbortSignal.timeout(240_000);
 const TENANT = '72f988bf-86f1-41af-91ab-2d7cd011db47';
 const HEADER = 'secret-of-the-identity-endpoint';
 
-describe('the Azure store with an identity', needs('openssl', findOpenssl() !== undefined), () => {
+describe('the Azure store with an identity', () => {
   let server: StandIn;
   let issuer: StandIn;
   let store: ObjectStore;
@@ -37,7 +36,7 @@ describe('the Azure store with an identity', needs('openssl', findOpenssl() !== 
   const calls = callsOf(() => store, signal);
 
   before(async () => {
-    const pair = await makeCertificate();
+    const pair = selfSigned();
     server = await startStandIn(pair);
     issuer = await startStandIn();
     setEnvironment({ AZURE_STORAGE_KEY: 'YSBrZXkgdGhhdCBpcyBvZiBubyBvbmU=' });
