@@ -123,8 +123,9 @@ export const OPTIONS = {
     default: 'latest',
   },
   pause: {
-    kind: choice(['none', 'signal'], ['freeze', 'stop', 'docker', 'hooks']),
-    description: 'How the node is paused: none for a node that does not run, signal for SIGSTOP and SIGCONT.',
+    kind: choice(['none', 'signal', 'freeze', 'stop', 'docker', 'hooks']),
+    description:
+      'How the node is paused: none for a node that does not run, signal for SIGSTOP and SIGCONT, freeze for its cgroup, stop for its unit, docker for its container, hooks for commands.',
     default: 'none',
   },
   pidFile: {
@@ -136,9 +137,42 @@ export const OPTIONS = {
     description: "The node's process id.",
   },
   pauseBudget: {
-    kind: duration('100ms', '10m'),
+    kind: duration('100ms', '1h'),
     description: 'The node is resumed after this long, whatever happens.',
-    default: '10s',
+    defaultText: '10s; 2m where the node is stopped, and for hooks',
+  },
+  container: {
+    kind: pattern('NAME', /^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$/, 'the name or id of a container'),
+    description: "The node's container, for --pause docker.",
+  },
+  dockerSocket: {
+    kind: text('PATH', 'the path of a unix socket'),
+    description: "The container engine's socket, for --pause docker.",
+    default: '/var/run/docker.sock',
+  },
+  dockerAction: {
+    kind: choice(['pause', 'stop']),
+    description: 'What --pause docker does with the container; a stopped one is started again.',
+    default: 'pause',
+  },
+  hookBefore: {
+    kind: text('COMMAND', 'a command, for sh -c'),
+    description:
+      'Command that --pause hooks runs first, by sh -c: it holds the node still, or leaves a frozen copy.',
+  },
+  hookAfter: {
+    kind: text('COMMAND', 'a command, for sh -c'),
+    description: 'Command that undoes --hook-before. It always runs, also when that one failed.',
+  },
+  hookView: {
+    kind: text('PATH', 'the path of a folder'),
+    description:
+      'Where --hook-before leaves a frozen copy of the base path, which is then read until --hook-after. The node must run again when --hook-before ends.',
+  },
+  hookTimeout: {
+    kind: duration('1s', '6h'),
+    description: 'How long each hook may take.',
+    default: '2m',
   },
   rpc: {
     kind: url(['http', 'https', 'ws', 'wss']),
