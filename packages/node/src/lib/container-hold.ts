@@ -81,7 +81,7 @@ function isHeldIn({ running, paused }: ContainerState, action: ContainerTarget['
 }
 
 /** A request from Node itself, for machines without curl and without the engine's own command. Arguments: socket, path. */
-const NODE_REQUEST = `require('node:http').request({socketPath:process.argv[1],method:'POST',path:process.argv[2],headers:{host:'docker'}},(a)=>process.exit(a.statusCode<400||a.statusCode===404||a.statusCode===409?0:1)).on('error',()=>process.exit(1)).end()`;
+const NODE_REQUEST = `require('node:http').request({socketPath:process.argv[1],method:'POST',path:process.argv[2],headers:{host:'docker'}},(a)=>{process.exitCode=a.statusCode<400||[404,409].includes(a.statusCode)?0:1;a.resume()}).on('error',()=>{process.exitCode=1}).end()`;
 
 /** 404: there is no such container any more. 409: it is not paused, or it runs. */
 function emergencyOf({ socket, id }: ContainerTarget, undo: string): Emergency {
