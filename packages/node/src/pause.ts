@@ -4,7 +4,7 @@
 import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { Backend } from './layout.ts';
 import { createHoldPauser } from './lib/hold-pauser.ts';
-import { finderOf } from './lib/strategies.ts';
+import { DEFAULT_HOOK_TIMEOUT_MS, finderOf } from './lib/strategies.ts';
 import type { DatabaseHolder } from './locks.ts';
 
 /**
@@ -109,17 +109,22 @@ const BUDGETS_MS: Record<PauseStrategy, number> = {
 export function createPauser(options: PauserOptions): Pauser {
   if (options.strategy === 'none') return createNonePauser();
   const find = finderOf(options);
-  const restarts = options.strategy === 'docker' && options.dockerAction === 'stop';
-  const budgetMs = options.budgetMs ?? BUDGETS_MS[restarts ? 'stop' : options.strategy];
-  if (!Number.isFinite(budgetMs) || budgetMs < 10 || budgetMs > 3_600_000) {
-    throw new PresyncError(
-      'CONFIG_INVALID',
-      `the pause budget is ${budgetMs} ms, not between 10 ms and one hour`,
-      { hint: 'a second or two is usual' },
-    );
-  }
   const { stateDir, shell = ['sh'], onOutput } = options;
-  return createHoldPauser({ stateDir, budgetMs, shell, onOutput, find });
+  return createHoldPauser({ stateDir, budgetMs: budgetOf(options), shell, onOutput, find });
+}
+
+function budgetOf(options: PauserOptions): number {
+  const { strategy, dockerAction, hookView, hookTimeoutMs = DEFAULT_HOOK_TIMEOUT_MS } = options;
+  // While a copy is made, the node stands still for as long as the hook lets it, if at all.
+  if (strategy === 'hooks' && hookView !== undefined) return hookTimeoutMs;
+  const stops = strategy === 'docker' && dockerAction === 'stop';
+  const budgetMs = options.budgetMs ?? BUDGETS_MS[stops ? 'stop' : strategy];
+  if (Number.isFinite(budgetMs) && budgetMs >= 10 && budgetMs <= 3_600_000) return budgetMs;
+  throw new PresyncError(
+    'CONFIG_INVALID',
+    `the pause budget is ${budgetMs} ms, not between 10 ms and one hour`,
+    { hint: 'a second or two is usual' },
+  );
 }
 
 function createNonePauser(): Pauser {

@@ -2,7 +2,9 @@ import { existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ioError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { DEADMAN_SUFFIX } from './deadman.ts';
 import type { Hold, OnOutput, ReleaseOutcome } from './hold.ts';
+import { intentPathOf } from './intent.ts';
 import type { HooksTarget } from './pause-target.ts';
 import { runProgram } from './run-program.ts';
 
@@ -20,15 +22,20 @@ const LOCKED_OUT = 213;
 const DONE_ALREADY = 214;
 
 /**
- * `after` runs once: whoever has seen it succeed says so in a file. When the lock cannot be had in time, because `before` hangs, it runs all the same.
- * Arguments: lock file, file that tells that it is done, seconds to wait for the lock, the hook, seconds that it may take.
+ * `after` runs once: whoever has seen it succeed says so in a file, and without an intent nobody runs it. When the lock cannot be had in time, because
+ * `before` hangs, it runs all the same. Arguments: lock file, seconds to wait for it, file that tells that it is done, intent, the hook, seconds that
+ * it may take.
  */
 const AFTER = `
-once='[ ! -e "$1" ] || exit ${DONE_ALREADY}; timeout -k 5 "$3" sh -c "$2" && : >"$1"'
-flock -o -E ${LOCKED_OUT} -w "$3" "$1" sh -c "$once" presync-hook "$2" "$4" "$5"
+once='
+  [ ! -e "$1" ] || exit ${DONE_ALREADY}
+  [ -e "$2" ] || [ -e "$2${DEADMAN_SUFFIX}" ] || exit ${DONE_ALREADY}
+  timeout -k 5 "$4" sh -c "$3" && : >"$1"
+'
+flock -o -E ${LOCKED_OUT} -w "$2" "$1" sh -c "$once" presync-hook "$3" "$4" "$5" "$6"
 code=$?
 if [ "$code" = ${LOCKED_OUT} ]; then
-  sh -c "$once" presync-hook "$2" "$4" "$5"
+  sh -c "$once" presync-hook "$3" "$4" "$5" "$6"
   code=$?
 fi`;
 
@@ -42,7 +49,8 @@ export function createHooksHold(
   const done = join(stateDir, `hook-${id}.done`);
   const waitSeconds = Math.ceil(timeoutMs / 1000) + LOCK_SLACK_SECONDS;
   const limit = Math.ceil(timeoutMs / 1000);
-  const afterArguments = [lock, done, String(waitSeconds), target.after, String(limit)];
+  const intent = intentPathOf(stateDir, id);
+  const afterArguments = [lock, String(waitSeconds), done, intent, target.after, String(limit)];
   let held = false;
   return {
     target,

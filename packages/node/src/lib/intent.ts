@@ -32,6 +32,10 @@ export async function currentBootId(): Promise<string> {
   }
 }
 
+export function intentPathOf(stateDir: string, id: string): string {
+  return join(stateDir, `pause-${id}.json`);
+}
+
 /** Writes the intent durably, and tells its path: when this resolves it survives a crash of the machine. */
 export async function writeIntent(
   stateDir: string,
@@ -42,7 +46,7 @@ export async function writeIntent(
     bootId: await currentBootId(),
     created: new Date().toISOString(),
   };
-  const path = join(stateDir, `pause-${intent.id}.json`);
+  const path = intentPathOf(stateDir, intent.id);
   const temporary = join(stateDir, `.pause-${intent.id}.tmp`);
   try {
     await mkdir(stateDir, { recursive: true, mode: 0o700 });

@@ -59,7 +59,7 @@ export function finderOf(options: PauserOptions): Find {
   }
 }
 
-const DEFAULT_HOOK_TIMEOUT_MS = 120_000;
+export const DEFAULT_HOOK_TIMEOUT_MS = 120_000;
 
 async function findFreezable(options: PauserOptions): Promise<Hold> {
   const { unit, holder } = options;
