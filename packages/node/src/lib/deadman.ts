@@ -178,6 +178,8 @@ async function startTimer(options: DeadmanOptions): Promise<{ stop(): Promise<vo
   throwIfAborted(signal);
   const started = await run([
     ...['systemd-run', '--quiet', '--collect', `--unit=${unit}`, `--on-active=${Math.ceil(budgetMs)}ms`],
+    // By default it is the whole command line, whose line ends spoil the unit when systemd reads it again.
+    '--description=presync brings the node back',
     ...['--timer-property=AccuracySec=10ms', '--property=StandardOutput=null', '--no-ask-password'],
     ...Object.entries(environment).map(([name, value]) => `--setenv=${name}=${value}`),
     // systemd expands variables in the command line of a service; a doubled dollar is one.

@@ -96,13 +96,15 @@ function freezing(pid: number, alone?: number): Hold {
 async function findUnit(options: PauserOptions, unit: string): Promise<Hold> {
   assertSystemd('stop', '--unit');
   const { mainPid } = await unitState(unit);
-  if (mainPid === undefined) throw notRunning(unit);
-  if (descendsFrom(process.pid, mainPid)) {
-    throw new PresyncError('NODE_PAUSE_FAILED', `unit ${unit} is not stopped: presync itself runs in it`, {
-      hint: 'check --unit: it must be the node’s',
-    });
+  // One that an ended presync has stopped is started again before it is looked at whether it runs.
+  if (mainPid !== undefined) {
+    if (descendsFrom(process.pid, mainPid)) {
+      throw new PresyncError('NODE_PAUSE_FAILED', `unit ${unit} is not stopped: presync itself runs in it`, {
+        hint: 'check --unit: it must be the node’s',
+      });
+    }
+    assertHolds(options.holder?.pid, mainPid, `unit ${unit}`);
   }
-  assertHolds(options.holder?.pid, mainPid, `unit ${unit}`);
   return untilClosed(createUnitHold({ kind: 'unit', action: 'stop', unit }), options.databases);
 }
 
