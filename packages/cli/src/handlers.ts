@@ -11,6 +11,7 @@ export const HANDLERS: Handlers = {
   bootstrap: async () => (await import('./commands/bootstrap.ts')).bootstrap,
   export: async () => (await import('./commands/export.ts')).exportArchive,
   serve: async () => (await import('./commands/serve.ts')).serve,
+  resume: async () => (await import('./commands/resume.ts')).resume,
   list: async () => (await import('./commands/list.ts')).list,
   show: async () => (await import('./commands/show.ts')).show,
   verify: async () => (await import('./commands/verify.ts')).verify,

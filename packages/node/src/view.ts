@@ -72,5 +72,6 @@ export interface FrozenView {
   release(): Promise<void>;
 }
 
+export { openCopy } from './lib/copy-view.ts';
 export { prepareView } from './lib/prepare-view.ts';
 export { removeStaleViews } from './lib/view-folder.ts';

@@ -9,6 +9,7 @@ import { isPresyncError } from '@presync/runtime/errors';
 import { needs } from '../../../test/support/needs.ts';
 import { startDeadman } from '../src/lib/deadman.ts';
 import { ownProcess, processStatus } from '../src/lib/proc.ts';
+import { createProcessHold } from '../src/lib/process-hold.ts';
 import { createPauser, recoverPauses, watchBlocksAdvance, withPause } from '../src/pause.ts';
 import { createNursery, deadmenOf, hasCommand, isStopped, states, until } from './support/processes.ts';
 
@@ -32,7 +33,7 @@ async function startVictim(): Promise<number> {
 }
 
 const pauserOf = (pid: number, budgetMs = 60_000) =>
-  createPauser({ strategy: 'signal', pid, stateDir, budgetMs });
+  createPauser({ strategy: 'signal', pid, databases: [], stateDir, budgetMs });
 const code = (expected: Parameters<typeof isPresyncError>[1]) => (error: unknown) => {
   assert.ok(isPresyncError(error, expected), String(error));
   return true;
@@ -46,7 +47,10 @@ describe('pausing by signal', linux, () => {
     assert.ok(states(pid).length > 1);
     const [name = ''] = readdirSync(stateDir);
     const intent = JSON.parse(readFileSync(join(stateDir, name), 'utf8'));
-    assert.deepEqual(intent.node, { pid, startTime: processStatus(pid)?.startTime });
+    assert.deepEqual(intent.target, {
+      kind: 'process',
+      node: { pid, startTime: processStatus(pid)?.startTime },
+    });
     assert.deepEqual(intent.owner, ownProcess());
     assert.equal(deadmenOf(stateDir).length, 1);
     await sleep(100);
@@ -130,7 +134,8 @@ describe('pausing by signal', linux, () => {
     const other = createPauser({
       strategy: 'signal',
       pid: victim,
-      expectedHolderPid: process.pid,
+      holder: { pid: process.pid },
+      databases: [],
       stateDir,
       budgetMs: 1000,
     });
@@ -139,16 +144,22 @@ describe('pausing by signal', linux, () => {
     await nursery.killAll();
     await assert.rejects(pauserOf(gone).pause({ signal }), code('NODE_NOT_RUNNING'));
     const pidFile = join(stateDir, 'node.pid');
-    const byFile = createPauser({ strategy: 'signal', pidFile, stateDir, budgetMs: 1000 });
+    const byFile = createPauser({ strategy: 'signal', pidFile, databases: [], stateDir, budgetMs: 1000 });
     await assert.rejects(byFile.pause({ signal }), code('NODE_NOT_RUNNING'));
     writeFileSync(pidFile, 'twelve');
     await assert.rejects(byFile.pause({ signal }), code('NODE_PAUSE_FAILED'));
+    const nobody = createPauser({ strategy: 'signal', databases: [], stateDir, budgetMs: 1000 });
+    await assert.rejects(nobody.pause({ signal }), code('NODE_NOT_RUNNING'));
+    const unseen = createPauser({
+      strategy: 'signal',
+      holder: {},
+      databases: [],
+      stateDir,
+      budgetMs: 1000,
+    });
+    await assert.rejects(unseen.pause({ signal }), code('NODE_PAUSE_FAILED'));
     assert.throws(
-      () => createPauser({ strategy: 'signal', stateDir, budgetMs: 1000 }),
-      code('CONFIG_INVALID'),
-    );
-    assert.throws(
-      () => createPauser({ strategy: 'signal', pid: 5, stateDir, budgetMs: 0 }),
+      () => createPauser({ strategy: 'signal', pid: 5, databases: [], stateDir, budgetMs: 0 }),
       code('CONFIG_INVALID'),
     );
   });
@@ -173,7 +184,14 @@ describe('pausing by signal', linux, () => {
   test('without a shell for the deadman the node is not paused', async () => {
     const pid = await startVictim();
     for (const shell of [['/nonexistent/sh'], ['false']]) {
-      const pauser = createPauser({ strategy: 'signal', pid, stateDir, budgetMs: 1000, shell });
+      const pauser = createPauser({
+        strategy: 'signal',
+        pid,
+        databases: [],
+        stateDir,
+        budgetMs: 1000,
+        shell,
+      });
       await assert.rejects(pauser.pause({ signal }), code('NODE_PAUSE_FAILED'));
       assert.ok(!states(pid).includes('T'));
       assert.deepEqual(readdirSync(stateDir), []);
@@ -209,7 +227,11 @@ os.posix_spawn('/bin/true', ['true'], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 0,
 /** Starts a presync of its own process that pauses the victim. */
 async function pauseFromChild(pid: number, budgetMs: number, shell: string[]) {
   const script = join(import.meta.dirname, 'support/pausing-child.ts');
-  const child = nursery.start(process.execPath, [script, String(pid), stateDir, String(budgetMs), ...shell]);
+  const options = { strategy: 'signal', pid, databases: [], stateDir, budgetMs };
+  const child = nursery.start(process.execPath, [
+    script,
+    JSON.stringify(shell.length === 0 ? options : { ...options, shell }),
+  ]);
   await new Promise((resolve) => child.stdout?.once('data', resolve));
   assert.ok(isStopped(pid));
   return child;
@@ -234,7 +256,7 @@ describe('the deadman', linux, () => {
       const [recovered] = await recoverPauses({ stateDir, signal });
       assert.deepEqual(
         { ...recovered, intentPath: '' },
-        { intentPath: '', pid, outcome: 'running', byDeadman: true },
+        { intentPath: '', node: `process ${pid}`, outcome: 'running', byDeadman: true },
       );
       assert.deepEqual(readdirSync(stateDir), []);
     });
@@ -260,9 +282,7 @@ describe('the deadman', linux, () => {
       '"$0" "$@" & exec sleep 600',
       process.execPath,
       script,
-      String(pid),
-      stateDir,
-      '600000',
+      JSON.stringify({ strategy: 'signal', pid, databases: [], stateDir, budgetMs: 600_000 }),
     ]);
     await until('it is paused', () => isStopped(pid));
     const [name = ''] = readdirSync(stateDir).filter((file) => file.endsWith('.json'));
@@ -282,7 +302,16 @@ describe('the deadman', linux, () => {
     const dead = { pid: 4_000_000, startTime: '1' };
     const startTime = processStatus(pid)?.startTime ?? '';
     const start = (node: { pid: number; startTime: string }) =>
-      startDeadman({ intentPath, node, owner: dead, budgetMs: 600_000, shell: ['sh'], signal });
+      startDeadman({
+        id: 'test',
+        intentPath,
+        emergency: createProcessHold(node).emergency,
+        owner: dead,
+        budgetMs: 600_000,
+        endless: false,
+        shell: ['sh'],
+        signal,
+      });
     const wrong = await start({ pid, startTime: `${startTime}0` });
     await until('it is gone', () => deadmenOf(stateDir).length === 0);
     assert.ok(isStopped(pid));
@@ -323,8 +352,8 @@ describe('recoverPauses', linux, () => {
     const pid = await orphanedPause();
     const recovered = await recoverPauses({ stateDir, signal });
     assert.deepEqual(
-      recovered.map(({ pid: node, outcome, byDeadman }) => ({ node, outcome, byDeadman })),
-      [{ node: pid, outcome: 'resumed', byDeadman: false }],
+      recovered.map(({ node, outcome, byDeadman }) => ({ node, outcome, byDeadman })),
+      [{ node: `process ${pid}`, outcome: 'resumed', byDeadman: false }],
     );
     assert.ok(!states(pid).includes('T'));
     assert.deepEqual(readdirSync(stateDir), []);
@@ -354,7 +383,10 @@ describe('recoverPauses', linux, () => {
     const other = (index: number, content: string) =>
       writeFileSync(join(stateDir, `pause-00000000-0000-4000-8000-00000000000${index}.json`), content);
     const dead = { pid: 4_000_000, startTime: '1' };
-    other(1, JSON.stringify({ ...intent, owner: dead, node: { pid, startTime: '1' } }));
+    other(
+      1,
+      JSON.stringify({ ...intent, owner: dead, target: { kind: 'process', node: { pid, startTime: '1' } } }),
+    );
     other(2, JSON.stringify({ ...intent, bootId: 'another' }));
     other(3, '{"id":');
     const recovered = await recoverPauses({ stateDir, signal });
@@ -373,7 +405,11 @@ describe('recoverPauses', linux, () => {
 });
 
 test('strategy none runs the work and measures it', async () => {
-  const { result, seconds } = await withPause(createPauser({ strategy: 'none' }), { signal }, async () => 7);
+  const { result, seconds } = await withPause(
+    createPauser({ strategy: 'none', databases: [], stateDir }),
+    { signal },
+    async () => 7,
+  );
   assert.equal(result, 7);
   assert.ok(seconds >= 0);
 });

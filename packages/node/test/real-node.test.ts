@@ -90,7 +90,8 @@ for (const backend of ['rocksdb', 'paritydb'] as const satisfies readonly Backen
       const holder = await databaseHolder(layout, { signal });
       const pauser = createPauser({
         strategy: 'signal',
-        expectedHolderPid: holder?.pid,
+        holder,
+        databases: [layout],
         stateDir: stateDir(),
         budgetMs: 30_000,
       });
@@ -132,7 +133,16 @@ for (const backend of ['rocksdb', 'paritydb'] as const satisfies readonly Backen
     test('comes back by itself when presync is killed while it is paused', async () => {
       const since = await node.best();
       const script = join(import.meta.dirname, 'support/pausing-child.ts');
-      const presync = nursery.start(process.execPath, [script, String(node.pid), stateDir(), '600000']);
+      const presync = nursery.start(process.execPath, [
+        script,
+        JSON.stringify({
+          strategy: 'signal',
+          pid: node.pid,
+          databases: [],
+          stateDir: stateDir(),
+          budgetMs: 600_000,
+        }),
+      ]);
       await new Promise((resolve) => presync.stdout?.once('data', resolve));
       assert.ok(isStopped(node.pid));
       presync.kill('SIGKILL');

@@ -19,13 +19,26 @@ const REPOSITORY = [...STORE, 'channel', 'concurrency'] as const;
 const TRUST = ['trust', 'insecureNoVerify', 'genesis'] as const;
 const DATABASE = ['basePath', 'chain', 'backend', 'stateDir'] as const;
 
-/** A frozen view of the node's database, and a snapshot of it. */
-const VIEW = [
-  ...DATABASE,
+/** How the node is held still. */
+const PAUSE = [
   'pause',
   'pid',
   'pidFile',
+  'unit',
+  'container',
+  'dockerSocket',
+  'dockerAction',
+  'hookBefore',
+  'hookAfter',
+  'hookView',
+  'hookTimeout',
   'pauseBudget',
+] as const;
+
+/** A frozen view of the node's database, and a snapshot of it. */
+const VIEW = [
+  ...DATABASE,
+  ...PAUSE,
   'rpc',
   'genesis',
   'minPeers',
@@ -134,6 +147,13 @@ export const COMMANDS = {
     arguments: [],
     exits: [3, 4, 5, 6, 7, 8, 9],
   },
+  resume: {
+    summary: 'Bring back every node that a presync which has ended left paused',
+    options: ['stateDir', ...COMMON],
+    required: [],
+    arguments: [],
+    exits: [8],
+  },
   list: {
     summary: 'List the channels and snapshots of a repository',
     options: [...STORE, 'channel', ...COMMON],
@@ -196,10 +216,7 @@ export const COMMANDS = {
       ...DATABASE,
       ...STORE,
       'channel',
-      'pause',
-      'pid',
-      'pidFile',
-      'unit',
+      ...PAUSE,
       'rpc',
       ...TRUST,
       'signKey',

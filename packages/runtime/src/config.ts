@@ -66,6 +66,7 @@ const FOREIGN_VARIABLES = [
   /^PRESYNC_AZURITE$/,
   /^PRESYNC_TOOL_CACHE$/,
   /^PRESYNC_TEST_[A-Z_]+$/,
+  /^PRESYNC_HOOK_(?:PHASE|ID|PATH|DATABASES)$/,
   /^PRESYNC_(?:[A-Z0-9_]+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?)$/,
   /^PRESYNC_(?:[A-Z0-9_]+_)?PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?$/,
 ];
@@ -210,12 +211,9 @@ function check(name: OptionName, input: unknown, source: ConfigSource): Found {
       ? ` in ${source.path}`
       : ` ${source.kind === 'environment' ? 'in' : 'on'} the ${source.kind}`;
   const shown = secret === true ? 'has a value that it cannot have' : `is ${excerpt(input)}`;
-  const why = kind.explain(input);
-  throw new PresyncError(
-    'CONFIG_INVALID',
-    `${title} ${shown}${where}${why === undefined ? '' : ` (${why})`}; it must be ${kind.allowed}`,
-    { hint: `correct ${title}; "presync config reference" describes every option` },
-  );
+  throw new PresyncError('CONFIG_INVALID', `${title} ${shown}${where}; it must be ${kind.allowed}`, {
+    hint: `correct ${title}; "presync config reference" describes every option`,
+  });
 }
 
 /** A value for a message: redacted, and not longer than a line. */

@@ -21,6 +21,7 @@ import {
   timezone,
   url,
 } from './lib/option-kinds.ts';
+import { PAUSE_OPTIONS } from './lib/pause-options.ts';
 
 export type { ListenAddress, OptionKind, Owner } from './lib/option-kinds.ts';
 
@@ -122,24 +123,7 @@ export const OPTIONS = {
     description: 'Which snapshot of the channel.',
     default: 'latest',
   },
-  pause: {
-    kind: choice(['none', 'signal'], ['freeze', 'stop', 'docker', 'hooks']),
-    description: 'How the node is paused: none for a node that does not run, signal for SIGSTOP and SIGCONT.',
-    default: 'none',
-  },
-  pidFile: {
-    kind: text('FILE', 'the path of a file'),
-    description: "File that holds the node's process id.",
-  },
-  pid: {
-    kind: integer('PID', 1, 2 ** 31 - 1),
-    description: "The node's process id.",
-  },
-  pauseBudget: {
-    kind: duration('100ms', '10m'),
-    description: 'The node is resumed after this long, whatever happens.',
-    default: '10s',
-  },
+  ...PAUSE_OPTIONS,
   rpc: {
     kind: url(['http', 'https', 'ws', 'wss']),
     description: "The node's RPC endpoint, such as http://127.0.0.1:9944.",
@@ -333,14 +317,6 @@ export const OPTIONS = {
   nodeCommand: {
     kind: argv(),
     description: 'The command that starts the node; on the command line best given after --.',
-  },
-  unit: {
-    kind: pattern(
-      'NAME',
-      /^[A-Za-z0-9:_.@\\-]{1,255}$/,
-      'the name of a systemd unit, such as polkadot.service',
-    ),
-    description: "The node's systemd unit.",
   },
   report: {
     kind: text('FILE', 'the path of a file'),

@@ -139,7 +139,7 @@ test('a bad value names option, value, source and what is allowed', async (t) =>
   const inFile = await refusal(loadConfig('config check', { ...NONE, defaultFile: file }), 'CONFIG_INVALID');
   assert.equal(
     inFile.message,
-    `pauseBudget is 10 in ${file}; it must be a duration from 100ms to 10m, with its unit, such as 90s, 15m, 2h or 7d`,
+    `pauseBudget is 10 in ${file}; it must be a duration from 100ms to 1h, with its unit, such as 90s, 15m, 2h or 7d`,
   );
   const onCommandLine = await refusal(
     loadConfig('config check', { ...NONE, commandLine: { prove: 'all' } }),
@@ -157,11 +157,6 @@ test('a bad value names option, value, source and what is allowed', async (t) =>
     inEnvironment.message,
     /^PRESYNC_CHUNK_SIZE is "3MiB" in the environment; it must be a size .* power of two/,
   );
-  const later = await refusal(
-    loadConfig('config check', { ...NONE, commandLine: { pause: 'freeze' } }),
-    'CONFIG_INVALID',
-  );
-  assert.match(later.message, /"freeze" is not in this version/);
 });
 
 test('every option refuses what it cannot be', async () => {

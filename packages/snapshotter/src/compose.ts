@@ -7,6 +7,7 @@ import type { ProgressSink } from '@presync/runtime/progress';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import { logNotices } from '@presync/store/notices';
+import { type PauseConfig, pauseSettings } from './lib/pause-settings.ts';
 import type { SourceNodeOptions } from './lib/source-node.ts';
 import type { TakeSnapshotOptions } from './take-snapshot.ts';
 
@@ -14,30 +15,27 @@ import type { TakeSnapshotOptions } from './take-snapshot.ts';
 export type TakeConfig = Omit<CommandConfig<'snapshot'>, 'dryRun'>;
 
 /** The options of everything that takes a frozen view and signs what is made of it. */
-export type ViewConfig = Pick<
-  TakeConfig,
-  | 'basePath'
-  | 'chain'
-  | 'backend'
-  | 'channel'
-  | 'pause'
-  | 'pid'
-  | 'pidFile'
-  | 'pauseBudget'
-  | 'rpc'
-  | 'genesis'
-  | 'minPeers'
-  | 'maxFinalityLag'
-  | 'anchorAge'
-  | 'viewDir'
-  | 'stateDir'
-  | 'signKey'
-  | 'insecureNoSign'
-  | 'expires'
-  | 'chunkSize'
-  | 'concurrency'
-  | 'prove'
->;
+export type ViewConfig = PauseConfig &
+  Pick<
+    TakeConfig,
+    | 'basePath'
+    | 'chain'
+    | 'backend'
+    | 'channel'
+    | 'rpc'
+    | 'genesis'
+    | 'minPeers'
+    | 'maxFinalityLag'
+    | 'anchorAge'
+    | 'viewDir'
+    | 'stateDir'
+    | 'signKey'
+    | 'insecureNoSign'
+    | 'expires'
+    | 'chunkSize'
+    | 'concurrency'
+    | 'prove'
+  >;
 
 export interface ComposeParts {
   log: Logger;
@@ -73,10 +71,7 @@ export async function composeView(
     chain: config.chain,
     backend: config.backend,
     channel: config.channel,
-    pause: config.pause,
-    pid: config.pid,
-    pidFile: config.pidFile,
-    pauseBudgetMs: config.pauseBudget,
+    pause: pauseSettings(config),
     rpcUrl: config.rpc,
     genesisHash: config.genesis,
     minPeers: config.minPeers,

@@ -39,7 +39,8 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   const state: DaemonState = { running: undefined, last: undefined };
   try {
     // A node that an earlier self left paused must not wait for the schedule.
-    for (const recovered of await recoverPauses({ stateDir, signal })) {
+    const onOutput = (line: string): void => log.info('hook.output', line);
+    for (const recovered of await recoverPauses({ stateDir, onOutput, signal })) {
       log.warn('pause.recovered', 'an earlier presync had left an intent to pause; the node runs', {
         ...recovered,
       });

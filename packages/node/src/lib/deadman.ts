@@ -1,20 +1,25 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { errnoOf, PresyncError } from '@presync/runtime/errors';
+import { errnoOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import type { Emergency } from './hold.ts';
 import type { ProcessId } from './proc.ts';
+import { runProgram } from './run-program.ts';
+import { systemdRuns } from './systemctl.ts';
 
 /**
- * The deadman: POSIX shell, so that it runs where presync runs and shares nothing with it. Arguments: intent file, node
- * pid and start time, presync pid and start time, budget in hundredths of a second.
+ * The deadman: POSIX shell, so that it runs where presync runs and shares nothing with it. Arguments: intent file, presync pid and start time,
+ * budget in hundredths of a second (`-` for none), and the strategy's own.
  *
- * It looks every 50 ms, and leaves when the intent is gone (presync resumed the node) or when the node has ended. When
- * the budget is over, or presync has ended (a zombie has), it resumes the node and then renames the intent. In this
- * order: presync tells a resumed node by its state, so a rename that fails or hangs costs nothing.
+ * It looks every 50 ms, and leaves when the intent is gone (presync brought the node back) or when nothing is left that could come back. When
+ * the budget is over, or presync has ended (a zombie has), it brings the node back and then renames the intent. In this
+ * order: presync tells a resumed node by its state, so a rename that fails or hangs costs nothing. It tries until it has succeeded.
  * Start times are compared, so a pid that was given to another process is never signalled. /proc/uptime serves as the
  * clock, since nobody can set it. TERM, INT and HUP are ignored, because systemd sends TERM to everything in a unit.
  */
-const SCRIPT = `
+function deadmanScript({ script, gone }: Emergency): string {
+  return `
 trap '' TERM INT HUP
-intent=$1 node=$2 node_start=$3 owner=$4 owner_start=$5 budget=$6
+intent=$1 owner=$2 owner_start=$3 budget=$4
+shift 4
 
 # Succeeds when process $1 with start time $2 exists and has not ended. Its name may hold blanks and newlines.
 alive() {
@@ -32,69 +37,108 @@ now() {
   up=1\${up%.*}\${up#*.}
 }
 
-now
-end=$((up + budget))
+over() {
+  [ "$budget" != - ] || return 1
+  now
+  [ "$up" -ge "$end" ]
+}
+
+bring_back() {
+${script}
+}
+
+gone() {
+${gone ?? 'false'}
+}
+
+end=0
+if [ "$budget" != - ]; then
+  now
+  end=$((up + budget))
+fi
 echo ready
 exec >/dev/null
 while [ -e "$intent" ]; do
-  now
-  if [ "$up" -ge "$end" ] || ! alive "$owner" "$owner_start"; then
-    if alive "$node" "$node_start"; then kill -s CONT "$node"; fi
-    mv -f "$intent" "$intent.resumed-by-deadman"
-    exit 0
+  if over || ! alive "$owner" "$owner_start"; then
+    if bring_back "$@"; then
+      mv -f "$intent" "$intent.resumed-by-deadman"
+      exit 0
+    fi
+    sleep 1
   fi
-  alive "$node" "$node_start" || exit 0
+  if gone "$@"; then exit 0; fi
   sleep 0.05 2>/dev/null || sleep 1
 done
 `;
+}
 
 /** Appended to an intent's file name by the deadman. */
 export const DEADMAN_SUFFIX = '.resumed-by-deadman';
 
 export interface Deadman {
   pid: number;
-  /** Ends it, and resolves when it has ended. */
+  /** Tells that the hold has succeeded: an endless one is watched by the process alone from now on. */
+  held(): Promise<void>;
+  /** Ends it, and resolves when it has ended. To be called when the intent is gone. */
   stop(): Promise<void>;
 }
 
 /** How long a shell may take to start. */
 const START_TIMEOUT_MS = 10_000;
 
+export interface DeadmanOptions {
+  id: string;
+  intentPath: string;
+  emergency: Emergency;
+  owner: ProcessId;
+  budgetMs: number;
+  /** True when only presync's end shall bring the node back once it is held, however long that takes. */
+  endless: boolean;
+  shell: readonly string[];
+  signal: AbortSignal;
+}
+
 /**
- * Starts the deadman and waits until it watches.
+ * Starts the deadman and waits until it watches: a process of its own, and, where systemd runs, a transient timer as well, since systemd may kill
+ * everything that is left of a unit, that process with it.
  *
  * @throws NODE_PAUSE_FAILED when it does not start
  */
-export async function startDeadman(options: {
-  intentPath: string;
-  node: ProcessId;
-  owner: ProcessId;
-  budgetMs: number;
-  shell: readonly string[];
-  signal: AbortSignal;
-}): Promise<Deadman> {
-  const { node, owner } = options;
+export async function startDeadman(options: DeadmanOptions): Promise<Deadman> {
+  const watcher = await startWatcher(options);
+  const timer = systemdRuns() ? await startTimer(options) : undefined;
+  return {
+    pid: watcher.pid,
+    held: async () => {
+      if (options.endless) await timer?.stop();
+    },
+    stop: async () => {
+      await watcher.stop();
+      await timer?.stop();
+    },
+  };
+}
+
+function argumentsOf({ intentPath, owner, emergency }: DeadmanOptions, budget: string): string[] {
+  return [
+    ...['-c', deadmanScript(emergency), 'presync-deadman'],
+    ...[intentPath, String(owner.pid), owner.startTime, budget],
+    ...emergency.args,
+  ];
+}
+
+async function startWatcher(options: DeadmanOptions): Promise<{ pid: number; stop(): Promise<void> }> {
   const [command = 'sh', ...shellArguments] = options.shell;
+  const budget = options.endless ? '-' : String(Math.ceil(options.budgetMs / 10));
   const child = spawn(
     command,
-    [
-      ...shellArguments,
-      '-c',
-      SCRIPT,
-      'presync-deadman',
-      options.intentPath,
-      String(node.pid),
-      node.startTime,
-      String(owner.pid),
-      owner.startTime,
-      String(Math.ceil(options.budgetMs / 10)),
-    ],
+    [...shellArguments, ...argumentsOf(options, budget)],
     // `detached` is setsid: a signal to presync's process group or terminal does not reach it.
     {
       detached: true,
       stdio: ['ignore', 'pipe', 'ignore'],
       cwd: '/',
-      env: { PATH: process.env.PATH ?? '/usr/bin:/bin' },
+      env: options.emergency.environment ?? minimalEnvironment(),
     },
   );
   const ended = new Promise<void>((resolve) => {
@@ -114,6 +158,38 @@ export async function startDeadman(options: {
     stop: async () => {
       killGroup(child);
       await ended;
+    },
+  };
+}
+
+function minimalEnvironment(): Record<string, string> {
+  return { PATH: process.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin' };
+}
+
+/** How long systemd may take to take a timer, or to drop it. */
+const SYSTEMD_TIMEOUT_MS = 10_000;
+
+/** Undefined where systemd does not let this user start it: then the process must do alone. */
+async function startTimer(options: DeadmanOptions): Promise<{ stop(): Promise<void> } | undefined> {
+  const { id, budgetMs, emergency, signal } = options;
+  const unit = `presync-deadman-${id}`;
+  const environment = emergency.environment ?? minimalEnvironment();
+  const run = (argv: readonly string[]) => runProgram(argv, { timeoutMs: SYSTEMD_TIMEOUT_MS });
+  throwIfAborted(signal);
+  const started = await run([
+    ...['systemd-run', '--quiet', '--collect', `--unit=${unit}`, `--on-active=${Math.ceil(budgetMs)}ms`],
+    // By default it is the whole command line, whose line ends spoil the unit when systemd reads it again.
+    '--description=presync brings the node back',
+    ...['--timer-property=AccuracySec=10ms', '--property=StandardOutput=null', '--no-ask-password'],
+    ...Object.entries(environment).map(([name, value]) => `--setenv=${name}=${value}`),
+    // systemd expands variables in the command line of a service; a doubled dollar is one.
+    ...['--', 'sh', ...argumentsOf(options, '0')].map((word) => word.replaceAll('$', '$$$$')),
+  ]);
+  if (!started.ok) return undefined;
+  return {
+    // It may have run by now, or be running: then it finds no intent any more, and leaves.
+    stop: async () => {
+      await run(['systemctl', '--no-ask-password', 'stop', `${unit}.timer`]);
     },
   };
 }

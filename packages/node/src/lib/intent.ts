@@ -1,8 +1,8 @@
-import { randomUUID } from 'node:crypto';
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, ioError } from '@presync/runtime/errors';
 import { DEADMAN_SUFFIX } from './deadman.ts';
+import { isProcessId, isRecord, type PauseTarget, parseTarget } from './pause-target.ts';
 import type { ProcessId } from './proc.ts';
 
 /** What is on disk while a node is paused. */
@@ -10,7 +10,7 @@ export interface PauseIntent {
   id: string;
   /** Start times count from boot, so an intent of an earlier boot names nobody. */
   bootId: string;
-  node: ProcessId;
+  target: PauseTarget;
   owner: ProcessId;
   budgetMs: number;
   /** ISO 8601. */
@@ -32,18 +32,21 @@ export async function currentBootId(): Promise<string> {
   }
 }
 
-/** Writes the intent durably: when this resolves it survives a crash of the machine. */
+export function intentPathOf(stateDir: string, id: string): string {
+  return join(stateDir, `pause-${id}.json`);
+}
+
+/** Writes the intent durably, and tells its path: when this resolves it survives a crash of the machine. */
 export async function writeIntent(
   stateDir: string,
-  fields: { node: ProcessId; owner: ProcessId; budgetMs: number },
-): Promise<{ path: string; intent: PauseIntent }> {
+  fields: Pick<PauseIntent, 'id' | 'target' | 'owner' | 'budgetMs'>,
+): Promise<string> {
   const intent: PauseIntent = {
-    id: randomUUID(),
-    bootId: await currentBootId(),
     ...fields,
+    bootId: await currentBootId(),
     created: new Date().toISOString(),
   };
-  const path = join(stateDir, `pause-${intent.id}.json`);
+  const path = intentPathOf(stateDir, intent.id);
   const temporary = join(stateDir, `.pause-${intent.id}.tmp`);
   try {
     await mkdir(stateDir, { recursive: true, mode: 0o700 });
@@ -54,7 +57,7 @@ export async function writeIntent(
     }
     await rename(temporary, path);
     await syncFolder(stateDir);
-    return { path, intent };
+    return path;
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => undefined);
     throw ioError(error, 'write', path);
@@ -114,7 +117,8 @@ function parseIntent(text: string): PauseIntent | undefined {
     return undefined;
   }
   if (!isRecord(value)) return undefined;
-  const { id, bootId, node, owner, budgetMs, created } = value;
+  const { id, bootId, owner, budgetMs, created } = value;
+  const target = parseTarget(value.target);
   if (
     typeof id !== 'string' ||
     typeof bootId !== 'string' ||
@@ -122,19 +126,6 @@ function parseIntent(text: string): PauseIntent | undefined {
     typeof created !== 'string'
   )
     return undefined;
-  if (!isProcessId(node) || !isProcessId(owner)) return undefined;
-  return { id, bootId, node, owner, budgetMs, created };
-}
-
-function isProcessId(value: unknown): value is ProcessId {
-  return (
-    isRecord(value) &&
-    Number.isSafeInteger(value.pid) &&
-    Number(value.pid) > 1 &&
-    typeof value.startTime === 'string'
-  );
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
+  if (target === undefined || !isProcessId(owner)) return undefined;
+  return { id, bootId, target, owner, budgetMs, created };
 }

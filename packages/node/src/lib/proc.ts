@@ -47,6 +47,23 @@ export function ownProcess(): ProcessId {
   return { pid: status.pid, startTime: status.startTime };
 }
 
+/** The pids of this process and of all that it descends from. */
+export function ancestors(): Set<number> {
+  const pids = new Set<number>();
+  for (let pid = process.pid; pid > 0 && !pids.has(pid); pid = processStatus(pid)?.parent ?? 0) pids.add(pid);
+  return pids;
+}
+
+/** True for the process itself, too. */
+export function descendsFrom(pid: number, ancestor: number): boolean {
+  const seen = new Set<number>();
+  for (let at = pid; at > 0 && !seen.has(at); at = processStatus(at)?.parent ?? 0) {
+    if (at === ancestor) return true;
+    seen.add(at);
+  }
+  return false;
+}
+
 function threadIds(pid: number): string[] {
   try {
     return readdirSync(`/proc/${pid}/task`);

@@ -24,8 +24,6 @@ export interface OptionKind<T> {
   fromOccurrence(text: string): unknown;
   /** The value in the form that it is written in. */
   show(value: T): unknown;
-  /** More on why an input is refused, or undefined. */
-  explain(input: unknown): string | undefined;
 }
 
 interface KindParts<T> {
@@ -36,7 +34,6 @@ interface KindParts<T> {
   fromText?: (text: string) => unknown;
   fromOccurrence?: (text: string) => unknown;
   show?: (value: T) => unknown;
-  explain?: (input: unknown) => string | undefined;
 }
 
 function kind<T>(parts: KindParts<T>): OptionKind<T> {
@@ -49,7 +46,6 @@ function kind<T>(parts: KindParts<T>): OptionKind<T> {
     fromText,
     fromOccurrence: parts.fromOccurrence ?? fromText,
     show: parts.show ?? ((value) => value),
-    explain: parts.explain ?? (() => undefined),
   };
 }
 
@@ -96,17 +92,12 @@ export function pattern(placeholder: string, form: RegExp, allowed: string): Opt
   return kind({ schema: z.string().regex(form), allowed, placeholder });
 }
 
-/** One of several words. `later` are words that DESIGN names and this version lacks. */
-export function choice<const T extends string>(
-  words: readonly [T, ...T[]],
-  later: readonly string[] = [],
-): OptionKind<T> {
+/** One of several words. */
+export function choice<const T extends string>(words: readonly [T, ...T[]]): OptionKind<T> {
   return kind({
     schema: z.enum(words),
     allowed: words.length === 1 ? words[0] : `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`,
     placeholder: words.join('|'),
-    explain: (input) =>
-      later.some((word) => word === input) ? `"${input}" is not in this version` : undefined,
   });
 }
 

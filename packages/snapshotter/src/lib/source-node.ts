@@ -11,12 +11,13 @@ import {
   createPauser,
   type Pauser,
   type PauserOptions,
+  type PauseSettings,
   recoverPauses,
   watchBlocksAdvance,
   withPause,
 } from '@presync/node/pause';
 import { connectNode, type NodeRpc } from '@presync/node/rpc';
-import { type FrozenView, prepareView, removeStaleViews } from '@presync/node/view';
+import { type FrozenView, openCopy, prepareView, removeStaleViews } from '@presync/node/view';
 import { messageOf, PresyncError } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
 import type { SnapshotDescription } from '@presync/transfer/snapshot';
@@ -30,12 +31,7 @@ export interface SourceNodeOptions {
   basePath: string;
   chain?: string | undefined;
   backend?: 'rocksdb' | 'paritydb' | undefined;
-  /** `none` is for a database that no node has open. */
-  pause: 'none' | 'signal';
-  pid?: number | undefined;
-  pidFile?: string | undefined;
-  /** Milliseconds that the node may stand still. */
-  pauseBudgetMs: number;
+  pause: PauseSettings;
   /** The node's RPC. Not asked with pause `none`, unless given. */
   rpcUrl?: string | undefined;
   /** Demanded of the node; with pause `none` and no RPC it is where the manifest's genesis hash comes from. */
@@ -90,6 +86,8 @@ const DEFAULT_RPC = 'ws://127.0.0.1:9944';
 const RPC_TIMEOUT_MS = 15_000;
 /** How long the node has to show a new block after the pause before that is reported. */
 const ADVANCE_TIMEOUT_MS = 60_000;
+/** The same for one that was started anew. */
+const RESTART_TIMEOUT_MS = 300_000;
 
 /** The database of the node, after a node that an earlier presync left paused was resumed. */
 export async function findSource({
@@ -100,7 +98,8 @@ export async function findSource({
   log,
   signal,
 }: SourceNodeOptions): Promise<DatabaseLayout> {
-  for (const recovered of await recoverPauses({ stateDir, signal })) {
+  const onOutput = (line: string): void => log.info('hook.output', line);
+  for (const recovered of await recoverPauses({ stateDir, onOutput, signal })) {
     log.warn('pause.recovered', 'an earlier presync had left the node paused; it runs again', {
       ...recovered,
     });
@@ -117,7 +116,7 @@ export async function openSource(options: SourceNodeOptions, layout: DatabaseLay
   // A file that may not be in a snapshot, or that damages its identity, is found before anything is written or paused.
   const files = await scanDatabase(layout, { signal });
   await readDatabaseIdentity(layout, { signal });
-  const rpcUrl = options.rpcUrl ?? (options.pause === 'none' ? undefined : DEFAULT_RPC);
+  const rpcUrl = options.rpcUrl ?? (options.pause.strategy === 'none' ? undefined : DEFAULT_RPC);
   const rpc =
     rpcUrl === undefined ? undefined : await connectNode(rpcUrl, { timeoutMs: RPC_TIMEOUT_MS, signal });
   try {
@@ -167,8 +166,8 @@ function pauserOptions(
   layout: DatabaseLayout,
   holder: DatabaseHolder | undefined,
 ): PauserOptions {
-  if (options.pause === 'none') {
-    if (holder === undefined) return { strategy: 'none' };
+  const { pause, stateDir, log } = options;
+  if (pause.strategy === 'none' && holder !== undefined) {
     const who = holder.pid === undefined ? 'a process' : `process ${holder.pid}`;
     throw new PresyncError(
       'NODE_PAUSE_FAILED',
@@ -178,14 +177,8 @@ function pauserOptions(
       },
     );
   }
-  return {
-    strategy: 'signal',
-    pid: options.pid,
-    pidFile: options.pidFile,
-    expectedHolderPid: holder?.pid,
-    stateDir: options.stateDir,
-    budgetMs: options.pauseBudgetMs,
-  };
+  const onOutput = (line: string): void => log.info('hook.output', line);
+  return { ...pause, holder, databases: [layout], stateDir, onOutput };
 }
 
 interface ChainFacts {
@@ -236,10 +229,11 @@ async function passGate(options: SourceNodeOptions, rpc: NodeRpc | undefined): P
 
 async function freeze(context: Context): Promise<FrozenDatabase> {
   const { options, layout, holder, facts } = context;
+  // Before the pause, which a node that is stopped for it does not outlive.
+  const pruning = await nodePruning(holder?.pid);
   const { view, seconds, head } = await takeView(context);
   try {
     const identity = await readDatabaseIdentity({ ...layout, dir: view.dir }, { signal: options.signal });
-    const pruning = await nodePruning(holder?.pid);
     let released: Promise<void> | undefined;
     return {
       files: view.files.map((file) => toSourceFile(file, file.viewPath)),
@@ -270,7 +264,7 @@ async function freeze(context: Context): Promise<FrozenDatabase> {
             },
           ],
         },
-        pause: { strategy: options.pause, seconds },
+        pause: { strategy: options.pause.strategy, seconds },
       },
       advancing: watchAdvance(context, head),
       release: () => {
@@ -290,16 +284,21 @@ async function takeView({ options, layout, pauser, rpc, facts, finalSince }: Con
   head: { number: number; hash: string } | null;
 }> {
   const { signal, log } = options;
-  const prepared = await prepareView({ layout, viewDir: options.viewDir, signal });
+  // Where hooks leave a copy, that is the view.
+  const copied = options.pause.strategy === 'hooks' && options.pause.hookView !== undefined;
+  const prepared = copied ? undefined : await prepareView({ layout, viewDir: options.viewDir, signal });
   try {
     // What the node has only in memory is not in the copy; a block that is final for a while has long been written.
     if (facts.anchor !== null) await delay(options.anchorAgeMs - (performance.now() - finalSince), signal);
     const lock = await lockPause(layout, { log, signal });
     try {
       const head = rpc === undefined ? null : await rpc.best();
-      const { result: view, seconds } = await withPause(pauser, { signal }, ({ signal: budget }) =>
-        prepared.freeze({ signal: budget }),
+      const { result, seconds, release } = await withPause(pauser, { signal }, ({ copy, signal: budget }) =>
+        prepared === undefined
+          ? openCopy(layout, copy ?? layout.basePath, { signal: budget })
+          : prepared.freeze({ signal: budget }),
       );
+      const view = prepared === undefined ? { ...result, release } : result;
       log.info('view.frozen', 'the view is frozen, the node runs', {
         seconds,
         files: view.files.length,
@@ -311,7 +310,7 @@ async function takeView({ options, layout, pauser, rpc, facts, finalSince }: Con
       await lock.release();
     }
   } catch (error) {
-    await prepared.discard();
+    await prepared?.discard();
     throw error;
   }
 }
@@ -325,7 +324,8 @@ async function watchAdvance(
   const { log } = options;
   const signal = AbortSignal.any([options.signal, closed]);
   try {
-    await watchBlocksAdvance(rpc, { since: head.number, timeoutMs: ADVANCE_TIMEOUT_MS, signal });
+    const timeoutMs = mayRestart(options.pause) ? RESTART_TIMEOUT_MS : ADVANCE_TIMEOUT_MS;
+    await watchBlocksAdvance(rpc, { since: head.number, timeoutMs, signal });
     return true;
   } catch (error) {
     if (signal.aborted) return undefined;
@@ -335,6 +335,11 @@ async function watchAdvance(
     });
     return false;
   }
+}
+
+/** Nobody knows what hooks do. */
+function mayRestart({ strategy, dockerAction }: PauseSettings): boolean {
+  return strategy === 'stop' || strategy === 'hooks' || (strategy === 'docker' && dockerAction === 'stop');
 }
 
 function toSourceFile(file: DatabaseFile, readPath: string): SourceFile {
