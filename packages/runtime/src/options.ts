@@ -21,6 +21,7 @@ import {
   timezone,
   url,
 } from './lib/option-kinds.ts';
+import { PROOF_OPTIONS } from './lib/proof-options.ts';
 
 export type { ListenAddress, OptionKind, Owner } from './lib/option-kinds.ts';
 
@@ -197,37 +198,7 @@ export const OPTIONS = {
     description: 'How much of a new snapshot is read back and checked before it becomes latest.',
     default: 'sample',
   },
-  proveRestore: {
-    kind: flag(),
-    description: 'Restore each new snapshot whole into scratch space before it becomes latest.',
-    default: false,
-  },
-  proveDir: {
-    kind: text('DIR', 'the path of a folder'),
-    description:
-      'Where a new snapshot is restored to be proved; needs room for the whole database. Default: proofs/ in --state-dir.',
-  },
-  proveCommand: {
-    kind: argv(),
-    description:
-      'Command of a node that opens the restored copy without a network, and must show its genesis and anchor before the snapshot becomes latest. {basePath} and {rpcPort} in it are filled in. Implies --prove-restore.',
-  },
-  proveTimeout: {
-    kind: duration('1s', '1d'),
-    description: 'How long the proof node may take until it shows the anchor.',
-    default: '10m',
-  },
-  proveIsolation: {
-    kind: choice(['namespace', 'flags']),
-    description:
-      'What keeps the proof node from the network: a network namespace of its own, or only flags that presync adds to its command.',
-    default: 'namespace',
-  },
-  allowQuarantined: {
-    kind: flag(),
-    description: 'Use the snapshot that --snapshot names even if it has not passed its proof.',
-    default: false,
-  },
+  ...PROOF_OPTIONS,
   as: {
     kind: choice(['writer', 'reader']),
     description:
