@@ -11,7 +11,7 @@ import { RAISE_LOOPBACK } from './isolation.ts';
 import type { SupervisorMessage, SupervisorTask } from './proof-messages.ts';
 
 /** The source node comes first. */
-const NICENESS = 10;
+const NICENESS = 5;
 const ASK_EVERY_MS = 500;
 /** Of the node's log, the end is kept. */
 const LOG_CHARACTERS = 8192;
