@@ -29,6 +29,7 @@ type FindConfig = Pick<
   | 'concurrency'
   | 'channel'
   | 'snapshot'
+  | 'allowQuarantined'
   | 'trust'
   | 'insecureNoVerify'
   | 'genesis'
@@ -54,6 +55,7 @@ export async function composeFind(config: FindConfig, parts: ComposeParts): Prom
     from,
     channel: config.channel,
     snapshot: config.snapshot,
+    allowQuarantined: config.allowQuarantined,
     trusted,
     chain: config.chain,
     backend: config.backend,

@@ -1,11 +1,10 @@
-import { basename, dirname } from 'node:path';
-import type { IndexedFile } from '@presync/format/index-file';
 import type { Manifest } from '@presync/format/manifest';
 import type { PublicKey } from '@presync/format/signature';
-import { type Backend, classifyFile, databasePath } from '@presync/node/layout';
+import { type Backend, databasePath } from '@presync/node/layout';
 import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
 import type { ComposedSources } from '@presync/store/compose';
+import { assertNotQuarantined } from '@presync/transfer/proof';
 import {
   listChannels,
   openRepository,
@@ -21,6 +20,8 @@ export interface FindSnapshotOptions {
   /** Default: the repository's only channel. */
   channel?: string | undefined;
   snapshot: 'latest' | number;
+  /** Take the snapshot that is asked for by its number although it has not passed its proof. */
+  allowQuarantined?: boolean | undefined;
   trusted: readonly PublicKey[] | 'anybody';
   /** Demanded of the snapshot, where given. */
   chain?: string | undefined;
@@ -58,6 +59,8 @@ export async function findSnapshot(options: FindSnapshotOptions): Promise<FoundS
         signal,
       });
       assertFits(snapshot.manifest, options);
+      if (options.snapshot !== 'latest' && options.allowQuarantined !== true)
+        await assertNotQuarantined(repository, snapshot, { signal });
       await leaveOutOthers(repository, options);
       return { repository, channel, snapshot };
     } catch (error) {
@@ -175,16 +178,4 @@ function assertFits(manifest: Manifest, options: FindSnapshotOptions): void {
       },
     );
   }
-}
-
-/** A snapshot may hold what is on the allow-list of its backend, and nothing else, whoever signed it. */
-export function assertDatabaseFile(manifest: Manifest, file: IndexedFile): void {
-  const part = manifest.node.parts.find(({ path }) => path === dirname(file.path));
-  const found = part === undefined ? undefined : classifyFile(part.backend, basename(file.path));
-  if (found === file.class) return;
-  throw new PresyncError(
-    'PATH_UNSAFE',
-    `${file.path} is not a file of a ${part?.backend ?? 'known'} database`,
-    { hint: 'do not use this snapshot' },
-  );
 }

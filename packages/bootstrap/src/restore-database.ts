@@ -2,11 +2,12 @@ import { join } from 'node:path';
 import { acquireLock } from '@presync/runtime/lock';
 import type { ProgressSink } from '@presync/runtime/progress';
 import type { SourceReport } from '@presync/store/sources';
+import { assertDatabaseFile } from '@presync/transfer/database-file';
 import { makeFolders } from '@presync/transfer/made-folders';
 import type { Snapshot } from '@presync/transfer/repository';
 import { type RestoreResult, restoreSnapshot } from '@presync/transfer/restore';
 import { recordSeen } from '@presync/transfer/seen';
-import { assertDatabaseFile, type FindSnapshotOptions, findSnapshot } from './find-snapshot.ts';
+import { type FindSnapshotOptions, findSnapshot } from './find-snapshot.ts';
 import { assertTarget, isWhole } from './lib/target.ts';
 
 export interface RestoreDatabaseOptions extends FindSnapshotOptions {

@@ -126,3 +126,26 @@ export type LeaseDocument = z.infer<typeof leaseSchema>;
 export function parseLease(bytes: Uint8Array, what: string): LeaseDocument {
   return parseDocument(bytes, leaseSchema, what, 'lease');
 }
+
+const proofSchema = z.strictObject({
+  presync: z.literal('proof'),
+  version: z.literal(1),
+  channel: channelSchema,
+  sequence: sequenceSchema,
+  /** Of `manifest.json`, byte for byte. */
+  manifest: z.strictObject({ size: z.int().min(1).max(MAX_DOCUMENT_SIZE), sha256: sha256Schema }),
+  state: z.enum(['pending', 'passed', 'failed']),
+  /** What the writer set out to do, in order: `sample` or `full` (read back), `restore`, `node`. */
+  checks: z.array(z.string().max(64)).max(16),
+  /** Why it failed: an error code, and a sentence for people. Null unless `failed`. */
+  failure: z.strictObject({ code: z.string().max(64), reason: z.string().max(2048) }).nullable(),
+  /** When it came to this state. */
+  changed: timeSchema,
+});
+
+/** `proof.json` beside a manifest: how far the writer's proof of the snapshot is, and how it ended. */
+export type ProofDocument = z.infer<typeof proofSchema>;
+
+export function parseProof(bytes: Uint8Array, what: string): ProofDocument {
+  return parseDocument(bytes, proofSchema, what, 'proof');
+}

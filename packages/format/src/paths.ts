@@ -41,6 +41,7 @@ export const repositoryKeys = {
   chunk: (sha256: string): string => `chunks/${sha256.slice(0, 2)}/${sha256}`,
   index: (channel: string, sequence: number): string => `snapshots/${channel}/${sequence}/index.zst`,
   manifest: (channel: string, sequence: number): string => `snapshots/${channel}/${sequence}/manifest.json`,
+  proof: (channel: string, sequence: number): string => `snapshots/${channel}/${sequence}/proof.json`,
   snapshots: (channel: string): string => `snapshots/${channel}/`,
   latest: (channel: string): string => `channels/${channel}/latest.json`,
   channels: 'channels/',

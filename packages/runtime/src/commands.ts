@@ -52,7 +52,10 @@ const VIEW = [
   'prove',
 ] as const;
 
-const TAKE = [...VIEW, ...REPOSITORY, 'compressionLevel', 'report'] as const;
+/** A proof beyond reading back; an offer, which is not published, has none. */
+const PROOF = ['proveRestore', 'proveDir', 'proveCommand', 'proveTimeout', 'proveIsolation'] as const;
+
+const TAKE = [...VIEW, ...PROOF, ...REPOSITORY, 'compressionLevel', 'report'] as const;
 
 /** Options of a command that mean nothing without another one. */
 export const SERVE_OPTIONS: Readonly<Record<'store' | 'basePath', readonly OptionName[]>> = {
@@ -66,6 +69,7 @@ const RESTORE = [
   'source',
   ...TRUST,
   'snapshot',
+  'allowQuarantined',
   'maxAge',
   'existing',
   'owner',
@@ -122,7 +126,16 @@ export const COMMANDS = {
   },
   export: {
     summary: 'Write a snapshot as one .tar.zst, for people who have no presync',
-    options: [...REPOSITORY, 'source', ...TRUST, 'snapshot', 'stateDir', 'out', ...COMMON],
+    options: [
+      ...REPOSITORY,
+      'source',
+      ...TRUST,
+      'snapshot',
+      'allowQuarantined',
+      'stateDir',
+      'out',
+      ...COMMON,
+    ],
     required: ['store', 'out'],
     arguments: [],
     exits: [4, 5, 6, 7],

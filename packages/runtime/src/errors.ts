@@ -63,6 +63,14 @@ export const ERROR_CODES = {
     meaning: 'A path in an index or archive would leave the target, or clashes with another path.',
   },
   CONTENT_MISMATCH: { exit: 4, meaning: 'What was read back is not what was written.' },
+  PROOF_FAILED: {
+    exit: 4,
+    meaning: 'A new snapshot was restored, and a node that opened the copy did not show what it should hold.',
+  },
+  SNAPSHOT_QUARANTINED: {
+    exit: 4,
+    meaning: 'The snapshot has failed its proof on the source node, or has not passed it yet.',
+  },
   ARCHIVE_UNFIT: {
     exit: 4,
     meaning:
@@ -85,6 +93,10 @@ export const ERROR_CODES = {
   },
   TARGET_PRUNING: { exit: 6, meaning: 'The node is configured for another pruning mode than the snapshot.' },
   NO_SPACE: { exit: 6, meaning: 'There is not enough room on the disk.' },
+  PROOF_NOT_ISOLATED: {
+    exit: 6,
+    meaning: 'A proof node cannot be kept from the network on this machine in the way that is demanded.',
+  },
   TARGET_UNWRITABLE: { exit: 6, meaning: 'The target cannot be written.' },
 
   // The store: exit 7

@@ -22,6 +22,7 @@ import {
   url,
 } from './lib/option-kinds.ts';
 import { PAUSE_OPTIONS } from './lib/pause-options.ts';
+import { PROOF_OPTIONS } from './lib/proof-options.ts';
 
 export type { ListenAddress, OptionKind, Owner } from './lib/option-kinds.ts';
 
@@ -181,6 +182,7 @@ export const OPTIONS = {
     description: 'How much of a new snapshot is read back and checked before it becomes latest.',
     default: 'sample',
   },
+  ...PROOF_OPTIONS,
   as: {
     kind: choice(['writer', 'reader']),
     description:

@@ -1,3 +1,4 @@
+import { join, resolve } from 'node:path';
 import { readSigningKey } from '@presync/format/key-files';
 import type { CommandConfig } from '@presync/runtime/commands';
 import { PresyncError } from '@presync/runtime/errors';
@@ -9,6 +10,7 @@ import { composeStore } from '@presync/store/compose';
 import { logNotices } from '@presync/store/notices';
 import { type PauseConfig, pauseSettings } from './lib/pause-settings.ts';
 import type { SourceNodeOptions } from './lib/source-node.ts';
+import type { ProofOptions } from './prove-snapshot.ts';
 import type { TakeSnapshotOptions } from './take-snapshot.ts';
 
 /** The options that the command and the daemon share. */
@@ -102,5 +104,16 @@ export async function composeTakeSnapshot(
     onNotice: logNotices(parts.log),
     signal: parts.signal,
   });
-  return { ...view, store, level: config.compressionLevel };
+  return { ...view, store, level: config.compressionLevel, proof: proofOptions(config) };
+}
+
+function proofOptions(config: TakeConfig): ProofOptions | undefined {
+  const { proveCommand, proveRestore, proveDir, proveIsolation, proveTimeout, stateDir } = config;
+  if (!proveRestore && proveCommand === undefined) return undefined;
+  return {
+    dir: resolve(proveDir ?? join(stateDir, 'proofs')),
+    command: proveCommand,
+    isolation: proveIsolation,
+    timeoutMs: proveTimeout,
+  };
 }

@@ -14,6 +14,7 @@ import {
 } from '@presync/transfer/repository';
 import { type ProveMode, type UploadResult, uploadSnapshot } from '@presync/transfer/snapshot';
 import { findSource, openSource, type SourceNodeOptions } from './lib/source-node.ts';
+import { type ProofOptions, prepareProof } from './prove-snapshot.ts';
 
 export interface TakeSnapshotOptions extends SourceNodeOptions {
   store: ObjectStore;
@@ -24,6 +25,8 @@ export interface TakeSnapshotOptions extends SourceNodeOptions {
   level?: number | undefined;
   concurrency?: number | undefined;
   prove?: ProveMode | undefined;
+  /** Restore each snapshot, and open the copy, before it becomes the newest. */
+  proof?: ProofOptions | undefined;
   /** Check everything and stop before the node is touched. */
   dryRun?: boolean | undefined;
   progress: ProgressSink;
@@ -67,6 +70,11 @@ async function takeLocked(
     // Before the probe, which writes: a place that holds something else is not written to.
     await assertRepositoryOrEmpty(store, { signal });
     await proveConditionalWrites(store, { signal });
+    const { proof, concurrency } = options;
+    const proofOf =
+      proof === undefined
+        ? undefined
+        : await prepareProof(proof, { bytes: source.allocated, concurrency, log, signal });
     if (options.dryRun === true) return { channel, files: source.files, bytes: source.bytes };
     const repository = await openOrCreateRepository(store, { chunkSize: options.chunkSize, signal });
     await assertSameChain(repository, channel, source.genesisHash, signal);
@@ -84,11 +92,13 @@ async function takeLocked(
         keys: options.keys,
         stateDir: options.stateDir,
         level: options.level,
-        concurrency: options.concurrency,
+        concurrency,
         prove: options.prove,
+        proof: proofOf?.(repository),
         onRead: release,
         onProgress: (done) => options.progress.advance(done),
-        onEvent: (event, message, details) => log.info(event, message, details),
+        onEvent: (event, message, details) =>
+          log[event === 'snapshot.quarantined' ? 'error' : 'info'](event, message, details),
         signal,
       });
       options.progress.finish();

@@ -15,7 +15,7 @@ import { loadPrevious } from './lib/previous.ts';
 import { promote, prove, publish } from './lib/publish.ts';
 import { createUnchanged, remember } from './lib/source-reuse.ts';
 import { type StoreChunksResult, storeChunks } from './lib/store-chunks.ts';
-import { assertChannel, type Repository, readLatest } from './repository.ts';
+import { assertChannel, type Repository, readLatest, type Snapshot } from './repository.ts';
 import type { SourceFile } from './source.ts';
 
 /** Everything of the manifest that the pipeline does not find out itself. */
@@ -23,6 +23,14 @@ export type SnapshotDescription = Pick<Manifest, 'chain' | 'node' | 'pause' | 'e
 
 /** How much of a new snapshot is read back before `latest` moves: nothing, a sample of its chunks, or all of them. */
 export type ProveMode = 'none' | 'sample' | 'full';
+
+/** A proof that needs more than the store, as a node that opens the copy. */
+export interface FurtherProof {
+  /** What it consists of, for `proof.json`. */
+  readonly checks: readonly string[];
+  /** Rejects with an error of exit code 4 when the snapshot is bad, and with any other when that could not be found out. */
+  run(snapshot: Snapshot): Promise<void>;
+}
 
 export interface UploadOptions {
   repository: Repository;
@@ -39,6 +47,8 @@ export interface UploadOptions {
   level?: number | undefined;
   concurrency?: number | undefined;
   prove?: ProveMode | undefined;
+  /** What else must hold before `latest` moves. */
+  proof?: FurtherProof | undefined;
   /** Called as soon as no more is read from the view, so that its room is given back early. */
   onRead?: (() => Promise<void>) | undefined;
   onProgress?: ((bytes: number) => void) | undefined;

@@ -1,6 +1,7 @@
 import { isChannel, repositoryKeys } from '@presync/format/paths';
 import type { PublicKey } from '@presync/format/signature';
 import { isPresyncError, messageOf } from '@presync/runtime/errors';
+import { readProof } from './proof.ts';
 import { listSequences, type Repository, readLatest, resolveSnapshot, type Snapshot } from './repository.ts';
 import type { Seen } from './seen.ts';
 import { type Problem, verifySnapshot } from './verify.ts';
@@ -71,7 +72,6 @@ async function verifyChannel(
   const { repository, signal, snapshot = 'all' } = options;
   const pointer = repositoryKeys.latest(channel);
   const sequences = await listSequences(repository, channel, { signal });
-  const highest = sequences.at(-1) ?? 0;
   const latest = await attempt(result, pointer, () => readLatest(repository, channel, { signal }));
   if (latest === undefined) {
     if (!result.problems.some(({ object }) => object === pointer)) {
@@ -82,13 +82,15 @@ async function verifyChannel(
         files: [],
       });
     }
-  } else if (latest.document.sequence < highest && typeof snapshot !== 'number') {
-    result.problems.push({
-      code: 'MANIFEST_ROLLED_BACK',
-      object: pointer,
-      message: `${pointer} names snapshot ${latest.document.sequence}, and snapshot ${highest} is there: the pointer was replayed, or a snapshot was stopped before it was promoted`,
-      files: [],
-    });
+  } else if (typeof snapshot !== 'number') {
+    const highest = await highestProved(repository, channel, sequences, latest.document.sequence, signal);
+    if (highest > latest.document.sequence)
+      result.problems.push({
+        code: 'MANIFEST_ROLLED_BACK',
+        object: pointer,
+        message: `${pointer} names snapshot ${latest.document.sequence}, and snapshot ${highest} is there: the pointer was replayed, or a snapshot was stopped before it was promoted`,
+        files: [],
+      });
   }
   // A snapshot that is asked for by its number need not be the newest.
   if (latest !== undefined && typeof snapshot !== 'number')
@@ -131,6 +133,24 @@ async function verifyChannel(
     });
   }
   if (snapshot === 'all') verifyChain(channel, manifests, result);
+}
+
+/** The highest snapshot that is not in quarantine, or the pointer's: one that has failed its proof is not meant to be the newest. */
+async function highestProved(
+  repository: Repository,
+  channel: string,
+  sequences: readonly number[],
+  newest: number,
+  signal: AbortSignal,
+): Promise<number> {
+  for (const sequence of sequences.filter((number) => number > newest).toReversed()) {
+    const proof = await readProof(repository, { channel, sequence, signal }).catch((error: unknown) => {
+      if (isPresyncError(error) && error.exitCode === 4) return undefined;
+      throw error;
+    });
+    if (proof === undefined || proof.state === 'passed') return sequence;
+  }
+  return newest;
 }
 
 async function resolve(

@@ -114,7 +114,7 @@ describe('publishing', () => {
       return put(key, body, options);
     });
     await assert.rejects(world.snapshot({ repository: { ...world.repository, store: stopped } }), /killed/);
-    assert.deepEqual(await readdir(join(storeDir, 'snapshots', CHANNEL, '2')), ['index.zst']);
+    assert.deepEqual(await readdir(join(storeDir, 'snapshots', CHANNEL, '2')), ['index.zst', 'proof.json']);
     const next = await world.snapshot();
     assert.deepEqual([next.manifest.sequence, next.manifest.previous?.sequence, next.promoted], [3, 1, true]);
     await assertSound(here);

@@ -1,9 +1,10 @@
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { composeFind } from '@presync/bootstrap/compose';
-import { assertDatabaseFile, findSnapshot } from '@presync/bootstrap/find-snapshot';
+import { findSnapshot } from '@presync/bootstrap/find-snapshot';
 import { errnoOf, ioError, PresyncError } from '@presync/runtime/errors';
 import { formatBytes, formatDuration } from '@presync/runtime/units';
+import { assertDatabaseFile } from '@presync/transfer/database-file';
 import { exportSnapshot } from '@presync/transfer/export';
 import type { CommandHandler } from '../command.ts';
 

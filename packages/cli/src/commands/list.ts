@@ -2,6 +2,7 @@ import { isPresyncError } from '@presync/runtime/errors';
 import { formatBytes } from '@presync/runtime/units';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
+import { quarantineOf, readProof } from '@presync/transfer/proof';
 import {
   listChannels,
   listSequences,
@@ -21,7 +22,9 @@ interface Row {
   bytes: number | null;
   added: number | null;
   signedBy: string[];
-  /** Why the manifest cannot be read. */
+  /** Why the snapshot must not be used, if it has not passed its proof. */
+  quarantine: string | null;
+  /** Why manifest or proof cannot be read. */
   problem: string | null;
 }
 
@@ -40,14 +43,15 @@ export const list: CommandHandler<'list'> = async ({ config, signal }) => {
         async function describe(number: number, newest: boolean): Promise<Row> {
           try {
             // Looking is not trusting: list shows who signed, and checks nobody.
-            const { manifest, signedBy } = await resolveSnapshot(repository, {
+            const snapshot = await resolveSnapshot(repository, {
               channel,
               snapshot: number,
               trusted: 'anybody',
               allowExpired: true,
               signal,
             });
-            const { created, expires, chain, totals } = manifest;
+            const proof = await readProof(repository, { channel, sequence: number, signal });
+            const { created, expires, chain, totals } = snapshot.manifest;
             return {
               channel,
               sequence: number,
@@ -57,7 +61,8 @@ export const list: CommandHandler<'list'> = async ({ config, signal }) => {
               anchor: chain.anchor?.number ?? null,
               bytes: totals.bytes,
               added: totals.added,
-              signedBy,
+              signedBy: snapshot.signedBy,
+              quarantine: quarantineOf(proof, snapshot) ?? null,
               problem: null,
             };
           } catch (error) {
@@ -72,6 +77,7 @@ export const list: CommandHandler<'list'> = async ({ config, signal }) => {
               bytes: null,
               added: null,
               signedBy: [],
+              quarantine: null,
               problem: error.message,
             };
           }
@@ -96,5 +102,6 @@ function line(row: Row): string {
   if (row.problem !== null) return `${name}  DAMAGED: ${row.problem}`;
   const anchor = row.anchor === null ? '' : `  block ${row.anchor}`;
   const signed = row.signedBy.length === 0 ? 'unsigned' : `signed by ${row.signedBy.join(', ')}`;
-  return `${name}  ${row.created}${anchor}  ${formatBytes(row.bytes ?? 0)}, ${formatBytes(row.added ?? 0)} new  ${signed}`;
+  const quarantine = row.quarantine === null ? '' : `  QUARANTINED: ${row.quarantine}`;
+  return `${name}  ${row.created}${anchor}  ${formatBytes(row.bytes ?? 0)}, ${formatBytes(row.added ?? 0)} new  ${signed}${quarantine}`;
 }

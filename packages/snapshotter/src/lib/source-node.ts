@@ -55,6 +55,8 @@ export interface SourceNode {
   /** How many files the database had when it was looked at, and their bytes. */
   readonly files: number;
   readonly bytes: number;
+  /** Bytes that they take on disk. */
+  readonly allocated: number;
   /**
    * Prepares the view, waits until the anchor has aged, pauses the node, freezes, and resumes. Whatever happens, the node runs again. To be
    * called once.
@@ -136,6 +138,7 @@ export async function openSource(options: SourceNodeOptions, layout: DatabaseLay
       genesisHash: facts.genesisHash,
       files: files.length,
       bytes: files.reduce((sum, file) => sum + file.size, 0),
+      allocated: files.reduce((sum, file) => sum + file.allocated, 0),
       freeze: () => freeze(context),
       close: async () => {
         closed.abort();

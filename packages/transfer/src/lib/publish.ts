@@ -4,11 +4,12 @@ import type { IndexDigest } from '@presync/format/index-file';
 import { encodeManifest, type Manifest } from '@presync/format/manifest';
 import { repositoryKeys } from '@presync/format/paths';
 import { sealEnvelope } from '@presync/format/signature';
-import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { type Repository, readLatest, resolveSnapshot, type Snapshot } from '../repository.ts';
 import type { UploadOptions } from '../snapshot.ts';
 import { verifySnapshot } from '../verify.ts';
 import { confirmStored } from './confirm-stored.ts';
+import { beginProof, endProof, type KeptProof } from './keep-proof.ts';
 
 /** Sequence numbers that are tried when others publish, or were killed half-way, in the same channel. */
 const MAX_SEQUENCE_TRIES = 1000;
@@ -17,6 +18,13 @@ export interface Published {
   manifest: Manifest;
   sha256: string;
   size: number;
+  /** Absent when it is not going to be proved. */
+  proof: KeptProof | undefined;
+}
+
+/** What the proof is to consist of; empty when there is none. */
+function checksOf({ prove: mode = 'sample', proof }: UploadOptions): string[] {
+  return [...(mode === 'none' ? [] : [mode]), ...(proof?.checks ?? [])];
 }
 
 /** Puts index and manifest under the next free number. The index's create-only put decides who owns a number. */
@@ -60,9 +68,13 @@ export async function publish(
     };
     const bytes = sealEnvelope(encodeManifest(manifest), keys);
     const sha256 = await digestOf(bytes);
+    const size = bytes.length;
+    const checks = checksOf(options);
+    const subject = { channel, sequence, manifest: { size, sha256 }, checks };
+    const proof = checks.length === 0 ? undefined : await beginProof(repository, subject, signal);
     if (!(await putIfAbsent(store, repositoryKeys.manifest(channel, sequence), bytes, sha256, signal)))
       continue;
-    return { manifest, sha256, size: bytes.length };
+    return { manifest, sha256, size, proof };
   }
   throw new PresyncError(
     'STORE_FAILED',
@@ -89,11 +101,46 @@ async function putIfAbsent(
   }
 }
 
-/** Reads the snapshot back as an agent would. What fails here is never promoted. */
+/** How long a proof's failure is tried to be written down. */
+const QUARANTINE_MS = 60_000;
+
+/**
+ * Proves the snapshot as an agent would see it. What fails here is never promoted: it stays in quarantine, with its reason. A proof that could not be
+ * carried out to its end leaves it in quarantine too, as not proved yet.
+ */
 export async function prove(options: UploadOptions, published: Published): Promise<void> {
-  const mode = options.prove ?? 'sample';
-  if (mode === 'none') return;
-  const { repository, channel, keys, signal } = options;
+  const { repository, channel, onEvent } = options;
+  const { manifest, proof } = published;
+  if (proof === undefined) return;
+  const { sequence } = manifest;
+  try {
+    await carryOut(options, published);
+  } catch (error) {
+    if (!isPresyncError(error) || error.exitCode !== 4) throw error;
+    onEvent?.('snapshot.quarantined', `${channel}#${sequence} failed its proof, and is not promoted`, {
+      channel,
+      sequence,
+      code: error.code,
+      reason: error.message,
+    });
+    // Also when presync is to stop: a reason is worth more than the time.
+    await endProof(repository, proof, error, AbortSignal.timeout(QUARANTINE_MS)).catch((failure: unknown) => {
+      onEvent?.('snapshot.reason_not_kept', 'why it failed could not be written beside the snapshot', {
+        channel,
+        sequence,
+        reason: messageOf(failure),
+      });
+    });
+    throw new PresyncError(error.code, `${channel}#${sequence} was not promoted: ${error.message}`, {
+      cause: error,
+      hint: error.hint,
+    });
+  }
+  await endProof(repository, proof, 'passed', options.signal);
+}
+
+async function carryOut(options: UploadOptions, published: Published): Promise<void> {
+  const { repository, channel, keys, signal, prove: mode = 'sample' } = options;
   const { sequence } = published.manifest;
   const snapshot = await resolveSnapshot(repository, {
     channel,
@@ -102,28 +149,27 @@ export async function prove(options: UploadOptions, published: Published): Promi
     signal,
   });
   if (snapshot.sha256 !== published.sha256) {
-    throw new PresyncError(
-      'CONTENT_MISMATCH',
-      `the manifest of ${channel}#${sequence} reads back differently than it was written`,
-      {
-        hint: 'the store does not keep what it is given; run "presync verify"',
-      },
-    );
-  }
-  const { problems } = await verifySnapshot({
-    repository,
-    manifest: snapshot.manifest,
-    scope: mode,
-    scratchDir: options.stateDir,
-    concurrency: options.concurrency,
-    signal,
-  });
-  const [first] = problems;
-  if (first !== undefined) {
-    throw new PresyncError(first.code, `${channel}#${sequence} was not promoted: ${first.message}`, {
-      hint: 'the snapshot stays unpromoted; find out why the store lost or changed an object, then take another',
+    throw new PresyncError('CONTENT_MISMATCH', 'its manifest reads back differently than it was written', {
+      hint: 'the store does not keep what it is given; run "presync verify"',
     });
   }
+  if (mode !== 'none') {
+    const { problems } = await verifySnapshot({
+      repository,
+      manifest: snapshot.manifest,
+      scope: mode,
+      scratchDir: options.stateDir,
+      concurrency: options.concurrency,
+      signal,
+    });
+    const [first] = problems;
+    if (first !== undefined) {
+      throw new PresyncError(first.code, first.message, {
+        hint: 'the snapshot stays in quarantine; find out why the store lost or changed an object, then take another',
+      });
+    }
+  }
+  await options.proof?.run(snapshot);
 }
 
 /** Successes that did not show, after which a store is not believed any more. */
@@ -132,7 +178,7 @@ const MAX_UNSEEN_MOVES = 3;
 /** Moves `latest` forward, never back. What it says afterwards counts, not the answer to the put. False when it names a later snapshot. */
 export async function promote(
   repository: Repository,
-  { manifest, sha256, size }: Published,
+  { manifest, sha256, size }: Pick<Published, 'manifest' | 'sha256' | 'size'>,
   signal: AbortSignal,
 ): Promise<boolean> {
   const { channel, sequence } = manifest;
