@@ -150,6 +150,7 @@ async function measureCell(
         const pauser = createPauser({
           strategy: 'signal',
           pid,
+          databases: [layout],
           stateDir: join(place, 'state'),
           budgetMs: BUDGET_MS,
         });
