@@ -12,6 +12,7 @@ import { corruptionCampaign } from './corruption.ts';
 import { FAULT_STORES } from './fault-stores.ts';
 import { faultsCampaign } from './faults.ts';
 import { killCampaign } from './kill.ts';
+import { pausesCampaign } from './pauses.ts';
 import { PUBLISHER_STORES, publishersCampaign } from './publishers.ts';
 import { storeCheckCampaign } from './store-check.ts';
 
@@ -78,6 +79,16 @@ const CAMPAIGNS: Record<string, Campaign> = {
   /** That many snapshots are killed, and that many restores. */
   kill: byBackend(100, killCampaign),
   corruption: byBackend(300, corruptionCampaign),
+  /** `count` for each strategy. */
+  pauses: {
+    count: 40,
+    run: ({ count, seed, backend = 'rocksdb', dir, log }) => {
+      const known = BACKENDS.find((one) => one === backend);
+      if (known === undefined)
+        throw new UsageError(`There is no "${backend}". Try one of: ${BACKENDS.join(', ')}`);
+      return pausesCampaign({ backend: known, count, seed, dir, log });
+    },
+  },
   /** `count` for each store. */
   faults: {
     count: 200,

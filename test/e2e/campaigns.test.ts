@@ -8,6 +8,7 @@ import { corruptionCampaign } from '../campaigns/corruption.ts';
 import { FAULT_STORES, type FaultStoreName, SERVERS } from '../campaigns/fault-stores.ts';
 import { type FaultsReport, faultsCampaign } from '../campaigns/faults.ts';
 import { killCampaign } from '../campaigns/kill.ts';
+import { pausesCampaign } from '../campaigns/pauses.ts';
 import { PUBLISHER_STORES, publishersCampaign } from '../campaigns/publishers.ts';
 import { FAULT_KINDS } from '../support/fault-kinds.ts';
 import { needs } from '../support/needs.ts';
@@ -33,6 +34,21 @@ describe('campaigns, in short', () => {
     assert.equal(report.snapshotKills, 6);
     assert.equal(report.restoreKills, 6);
   });
+
+  it(
+    'pauses: presync dies while the real node is held, under each strategy',
+    needs('a node executable', hasNode()),
+    async (t) => {
+      const reports = await pausesCampaign({
+        backend: 'rocksdb',
+        count: 2,
+        seed: SEED,
+        dir: await scratch(t),
+        log: () => {},
+      });
+      assert.deepEqual(new Set(reports.map(({ kills }) => kills)), new Set([2]));
+    },
+  );
 
   it('corruption: a repository is damaged', async (t) => {
     const report = await corruptionCampaign({

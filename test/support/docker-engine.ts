@@ -4,7 +4,9 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface DockerEngine {
   readonly socket: string;
@@ -24,10 +26,12 @@ export interface DockerEngine {
 export async function startDockerEngine(options: {
   socket: string;
   name: string;
-  command: readonly string[];
+  /** What runs in it; or the process that is taken for it, which is then only paused. */
+  command: readonly string[] | { pid: number };
 }): Promise<DockerEngine> {
   const { socket, name } = options;
-  const [command = '', ...args] = options.command;
+  const adopted = 'pid' in options.command ? options.command.pid : undefined;
+  const [command = '', ...args] = 'pid' in options.command ? [] : options.command;
   const id = createHash('sha256').update(`${socket} ${name}`).digest('hex');
   const requests: string[] = [];
   let failing = false;
@@ -53,19 +57,20 @@ export async function startDockerEngine(options: {
     await gone;
     clearTimeout(late);
   };
-  await start();
+  if (adopted === undefined) await start();
+  const pid = () => adopted ?? child?.pid;
 
   const act = async (action: string, seconds: number): Promise<[status: number, message?: string]> => {
     switch (action) {
       case 'pause':
-        if (child === undefined) return [409, `container ${id} is not running`];
+        if (pid() === undefined) return [409, `container ${id} is not running`];
         if (paused) return [409, `container ${id} is already paused`];
-        child.kill('SIGSTOP');
         paused = true;
+        await signalAndWait(pid() ?? 0, 'SIGSTOP');
         return [204];
       case 'unpause':
-        if (child === undefined || !paused) return [409, `Container ${id} is not paused`];
-        child.kill('SIGCONT');
+        if (pid() === undefined || !paused) return [409, `Container ${id} is not paused`];
+        await signalAndWait(pid() ?? 0, 'SIGCONT');
         paused = false;
         return [204];
       case 'stop':
@@ -94,12 +99,12 @@ export async function startDockerEngine(options: {
     else if (asked !== name && !(asked.length >= 12 && id.startsWith(asked)))
       answer(response, 404, { message: `No such container: ${asked}` });
     else if (request.method === 'GET' && action === 'json') {
-      const Running = child !== undefined;
+      const Running = pid() !== undefined;
       const Status = paused ? 'paused' : Running ? 'running' : 'exited';
       answer(response, 200, {
         Id: id,
         Name: `/${name}`,
-        State: { Status, Running, Paused: paused, Pid: child?.pid ?? 0 },
+        State: { Status, Running, Paused: paused, Pid: pid() ?? 0 },
       });
     } else {
       void act(action, Number(url.searchParams.get('t') ?? 10)).then(([status, message]) =>
@@ -117,7 +122,7 @@ export async function startDockerEngine(options: {
     socket,
     id,
     requests,
-    pid: () => child?.pid,
+    pid,
     isPaused: () => paused,
     fail: (now) => {
       failing = now;
@@ -134,4 +139,18 @@ export async function startDockerEngine(options: {
       await new Promise((resolve) => server.close(resolve));
     },
   };
+}
+
+/** The engine answers when the container stands still, or runs. */
+async function signalAndWait(pid: number, signal: 'SIGSTOP' | 'SIGCONT'): Promise<void> {
+  process.kill(pid, signal);
+  const isDone = (thread: string): boolean => {
+    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1');
+    return (stat.charAt(stat.lastIndexOf(')') + 2) === 'T') === (signal === 'SIGSTOP');
+  };
+  try {
+    while (!readdirSync(`/proc/${pid}/task`).every(isDone)) await sleep(1);
+  } catch {
+    // It has ended, or one of its threads has.
+  }
 }

@@ -100,7 +100,7 @@ async function unpackOnce(source: string, target: string, mode: number): Promise
 }
 
 /** How long the node may take until its RPC answers: it compiles the runtime first. */
-const START_MS = 180_000;
+const START_MS = 600_000;
 const LOG_CHARACTERS = 16_384;
 
 /** Starts a node on free ports of 127.0.0.1, without peers, and waits until its RPC answers. */

@@ -54,9 +54,14 @@ export async function bootMachine(options: { shared?: readonly string[] } = {}):
   writeFileSync(join(root, 'etc/machine-id'), '');
   const log = join(dir, 'log');
   const out = openSync(log, 'w');
+  // In cgroups of its own: two machines that were started in the same one would share everything below it.
+  const cgroups = cgroupRoots().map((path) => join(path, `presync-machine-${process.pid}`));
+  for (const path of cgroups) mkdirSync(path, { recursive: true });
   const child = spawn(
-    'systemd-nspawn',
+    'sh',
     [
+      ...['-c', 'for dir in $1; do echo $$ >"$dir/cgroup.procs"; done; shift; exec "$@"', 'sh'],
+      ...[cgroups.join(' '), 'systemd-nspawn'],
       ...['-D', root, '-M', `presync-${process.pid}`, '--register=no', '--keep-unit', '--quiet'],
       ...['--bind', ROOT, ...(options.shared ?? []).flatMap((path) => ['--bind', path])],
       ...['-b', 'systemd.unit=basic.target', 'systemd.journald.forward_to_console=0'],
@@ -78,6 +83,9 @@ export async function bootMachine(options: { shared?: readonly string[] } = {}):
     await ended;
     spawnSync('umount', ['-l', root]);
     spawnSync('umount', ['-l', layer]);
+    // A cgroup is no folder that could be emptied: the innermost goes first.
+    for (const path of cgroups)
+      spawnSync('find', [path, '-depth', '-type', 'd', '-exec', 'rmdir', '{}', ';']);
     rmSync(dir, { recursive: true, force: true });
   };
   const killAtExit = () => {
@@ -124,6 +132,14 @@ export async function bootMachine(options: { shared?: readonly string[] } = {}):
     await stop();
     throw error;
   }
+}
+
+/** Where the hierarchies are that systemd sorts its processes in. */
+function cgroupRoots(): string[] {
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => / - cgroup2 | - cgroup .*name=systemd/.test(line))
+    .flatMap((line) => line.split(' ')[4] ?? []);
 }
 
 /** The child that runs as the machine's first process. */

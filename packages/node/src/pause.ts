@@ -211,5 +211,6 @@ function overBudget(budgetMs: number): PresyncError {
   );
 }
 
+export { type PauseAbility, pauseAbilities } from './lib/pause-abilities.ts';
 export { type RecoveredPause, recoverPauses } from './lib/recover-pauses.ts';
 export { type WatchBlocksOptions, watchBlocksAdvance } from './lib/watch-blocks.ts';

@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { after, before, test } from 'node:test';
 import { needs } from '../../../test/support/needs.ts';
 import { databaseHolder } from '../src/locks.ts';
+import { hasFileSystem, makeFileSystem } from './support/filesystems.ts';
 
 const { signal } = new AbortController();
 const python = spawnSync('python3', ['--version']).status === 0;
@@ -24,7 +25,9 @@ after(() => {
 /** A process that takes the lock as the backend does, and holds it until it is killed. */
 async function hold(name: string, call: string): Promise<ChildProcess> {
   const program = `import fcntl,sys,time\nf=open(sys.argv[1],'w')\n${call}\nprint('held',flush=True)\ntime.sleep(600)`;
-  const child = spawn('python3', ['-c', program, join(dir, name)], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn('python3', ['-c', program, resolve(dir, name)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   children.push(child);
   await new Promise((resolve) => child.stdout?.once('data', resolve));
   return child;
@@ -50,4 +53,29 @@ test('a folder without a lock file is held by nobody', async () => {
     await databaseHolder({ dir: join(dir, 'nowhere'), backend: 'rocksdb' }, { signal }),
     undefined,
   );
+});
+
+const btrfs = needs('python3 and btrfs on a loop device', python && hasFileSystem('btrfs'));
+test('who holds the original is not taken for the holder of its btrfs snapshot', btrfs, async () => {
+  const fileSystem = makeFileSystem('btrfs');
+  try {
+    const original = join(fileSystem.dir, 'original');
+    const copy = join(fileSystem.dir, 'copy');
+    assert.equal(spawnSync('btrfs', ['subvolume', 'create', original]).status, 0);
+    writeFileSync(join(original, 'LOCK'), '');
+    assert.equal(spawnSync('btrfs', ['subvolume', 'snapshot', original, copy]).status, 0);
+    const child = await hold(join(original, 'LOCK'), 'fcntl.lockf(f,fcntl.LOCK_EX)');
+    const holderIn = (folder: string) => databaseHolder({ dir: folder, backend: 'rocksdb' }, { signal });
+    assert.deepEqual(await holderIn(original), { pid: child.pid });
+    assert.equal(await holderIn(copy), undefined);
+    const other = await hold(join(copy, 'LOCK'), 'fcntl.lockf(f,fcntl.LOCK_EX)');
+    assert.deepEqual(await holderIn(copy), { pid: other.pid });
+    for (const process of [child, other]) {
+      const gone = new Promise((resolve) => process.once('exit', resolve));
+      process.kill('SIGKILL');
+      await gone;
+    }
+  } finally {
+    fileSystem.remove();
+  }
 });

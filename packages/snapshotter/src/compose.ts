@@ -8,8 +8,8 @@ import type { ProgressSink } from '@presync/runtime/progress';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import { logNotices } from '@presync/store/notices';
-import { type PauseConfig, pauseSettings } from './lib/pause-settings.ts';
 import type { SourceNodeOptions } from './lib/source-node.ts';
+import { type PauseConfig, pauseSettings } from './pause-settings.ts';
 import type { ProofOptions } from './prove-snapshot.ts';
 import type { TakeSnapshotOptions } from './take-snapshot.ts';
 

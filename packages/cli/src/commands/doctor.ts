@@ -3,9 +3,11 @@ import { readSigningKey, readTrustedKey } from '@presync/format/key-files';
 import { checkGate } from '@presync/node/gate';
 import { type DatabaseLayout, findDatabase, scanDatabase } from '@presync/node/layout';
 import { databaseHolder } from '@presync/node/locks';
+import { pauseAbilities } from '@presync/node/pause';
 import { connectNode } from '@presync/node/rpc';
-import { isPresyncError, messageOf } from '@presync/runtime/errors';
+import { isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
 import { formatBytes } from '@presync/runtime/units';
+import { pauseSettings } from '@presync/snapshotter/pause-settings';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import { proveConditionalWrites } from '@presync/store/probe';
@@ -105,6 +107,32 @@ async function examineDatabase(
     if (holder === undefined) return 'no node that can be seen from here has the database open: --pause none';
     return `process ${holder.pid ?? 'unknown'} has the database open: --pause signal`;
   });
+  await examinePauses(layout, examine, { config, signal });
+}
+
+/** Each strategy is told; only that the chosen one cannot be used is a failure. */
+async function examinePauses(
+  layout: DatabaseLayout,
+  examine: Examine,
+  { config, signal }: Pick<CommandContext<'doctor'>, 'config' | 'signal'>,
+): Promise<void> {
+  const holder = await databaseHolder(layout, { signal });
+  const { stateDir } = config;
+  const abilities = await pauseAbilities(
+    { ...pauseSettings(config), holder, databases: [layout], stateDir },
+    { signal },
+  );
+  for (const { strategy, able, detail } of abilities) {
+    await examine(`pause ${strategy}`, async () => {
+      if (able) return `can be used: ${detail}`;
+      if (strategy === config.pause) {
+        throw new PresyncError('NODE_PAUSE_FAILED', `cannot be used: ${detail}`, {
+          hint: 'choose one that can be used, with --pause',
+        });
+      }
+      return `cannot be used: ${detail}`;
+    });
+  }
 }
 
 async function examineNode(url: string, { config, signal }: CommandContext<'doctor'>): Promise<string> {

@@ -88,9 +88,10 @@ function emergencyOf({ socket, id }: ContainerTarget, undo: string): Emergency {
   return {
     script: `
 if command -v curl >/dev/null 2>&1; then
-  case $(curl -s -o /dev/null -w '%{http_code}' --max-time 60 --unix-socket "$1" -X POST "http://docker$2") in
-    2?? | 304 | 404 | 409) return 0 ;;
-  esac
+  curl -s -i --max-time 60 --unix-socket "$1" -X POST "http://docker$2" | {
+    read -r version status rest
+    case $status in 2?? | 304 | 404 | 409) ;; *) exit 1 ;; esac
+  } && return 0
 fi
 if command -v docker >/dev/null 2>&1; then
   docker -H "unix://$1" "$3" "$4" && return 0

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { errnoOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { writeFile } from 'node:fs/promises';
+import { errnoOf, ioError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { Emergency } from './hold.ts';
 import type { ProcessId } from './proc.ts';
 import { runProgram } from './run-program.ts';
@@ -33,8 +34,8 @@ alive() {
 }
 
 now() {
-  read -r up rest </proc/uptime
-  up=1\${up%.*}\${up#*.}
+  IFS='. ' read -r seconds hundredths rest </proc/uptime
+  up=1$seconds$hundredths
 }
 
 over() {
@@ -74,6 +75,8 @@ done
 
 /** Appended to an intent's file name by the deadman. */
 export const DEADMAN_SUFFIX = '.resumed-by-deadman';
+/** Appended to it, what systemd's timer runs. */
+export const SCRIPT_SUFFIX = '.sh';
 
 export interface Deadman {
   pid: number;
@@ -120,11 +123,7 @@ export async function startDeadman(options: DeadmanOptions): Promise<Deadman> {
 }
 
 function argumentsOf({ intentPath, owner, emergency }: DeadmanOptions, budget: string): string[] {
-  return [
-    ...['-c', deadmanScript(emergency), 'presync-deadman'],
-    ...[intentPath, String(owner.pid), owner.startTime, budget],
-    ...emergency.args,
-  ];
+  return [intentPath, String(owner.pid), owner.startTime, budget, ...emergency.args];
 }
 
 async function startWatcher(options: DeadmanOptions): Promise<{ pid: number; stop(): Promise<void> }> {
@@ -132,7 +131,13 @@ async function startWatcher(options: DeadmanOptions): Promise<{ pid: number; sto
   const budget = options.endless ? '-' : String(Math.ceil(options.budgetMs / 10));
   const child = spawn(
     command,
-    [...shellArguments, ...argumentsOf(options, budget)],
+    [
+      ...shellArguments,
+      '-c',
+      deadmanScript(options.emergency),
+      'presync-deadman',
+      ...argumentsOf(options, budget),
+    ],
     // `detached` is setsid: a signal to presync's process group or terminal does not reach it.
     {
       detached: true,
@@ -171,19 +176,26 @@ const SYSTEMD_TIMEOUT_MS = 10_000;
 
 /** Undefined where systemd does not let this user start it: then the process must do alone. */
 async function startTimer(options: DeadmanOptions): Promise<{ stop(): Promise<void> } | undefined> {
-  const { id, budgetMs, emergency, signal } = options;
+  const { id, intentPath, budgetMs, emergency, signal } = options;
   const unit = `presync-deadman-${id}`;
-  const environment = emergency.environment ?? minimalEnvironment();
   const run = (argv: readonly string[]) => runProgram(argv, { timeoutMs: SYSTEMD_TIMEOUT_MS });
   throwIfAborted(signal);
+  // From a file: what stands in the command line of a unit is expanded, and again in another way when systemd reads all units anew.
+  const file = `${intentPath}${SCRIPT_SUFFIX}`;
+  const environment = Object.entries(emergency.environment ?? minimalEnvironment());
+  const text = [
+    ...environment.map(([name, value]) => `export ${name}=${quote(value)}`),
+    `set -- ${argumentsOf(options, '0').map(quote).join(' ')}`,
+    deadmanScript(emergency),
+  ].join('\n');
+  await writeFile(file, text, { mode: 0o600 }).catch((error: unknown) => {
+    throw ioError(error, 'write', file);
+  });
   const started = await run([
-    ...['systemd-run', '--quiet', '--collect', `--unit=${unit}`, `--on-active=${Math.ceil(budgetMs)}ms`],
-    // By default it is the whole command line, whose line ends spoil the unit when systemd reads it again.
-    '--description=presync brings the node back',
-    ...['--timer-property=AccuracySec=10ms', '--property=StandardOutput=null', '--no-ask-password'],
-    ...Object.entries(environment).map(([name, value]) => `--setenv=${name}=${value}`),
-    // systemd expands variables in the command line of a service; a doubled dollar is one.
-    ...['--', 'sh', ...argumentsOf(options, '0')].map((word) => word.replaceAll('$', '$$$$')),
+    ...['systemd-run', '--quiet', '--no-ask-password', '--collect', `--unit=${unit}`],
+    ...[`--on-active=${Math.ceil(budgetMs)}ms`, '--timer-property=AccuracySec=10ms'],
+    ...['--description=presync brings the node back', '--property=StandardOutput=null'],
+    ...['--', 'sh', file.replaceAll('$', '$$$$')],
   ]);
   if (!started.ok) return undefined;
   return {
@@ -192,6 +204,11 @@ async function startTimer(options: DeadmanOptions): Promise<{ stop(): Promise<vo
       await run(['systemctl', '--no-ask-password', 'stop', `${unit}.timer`]);
     },
   };
+}
+
+/** For the shell. */
+function quote(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 async function ready(child: ChildProcess, ended: Promise<void>, signal: AbortSignal): Promise<void> {

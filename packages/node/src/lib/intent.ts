@@ -1,7 +1,7 @@
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, ioError } from '@presync/runtime/errors';
-import { DEADMAN_SUFFIX } from './deadman.ts';
+import { DEADMAN_SUFFIX, SCRIPT_SUFFIX } from './deadman.ts';
 import { isProcessId, isRecord, type PauseTarget, parseTarget } from './pause-target.ts';
 import type { ProcessId } from './proc.ts';
 
@@ -64,13 +64,14 @@ export async function writeIntent(
   }
 }
 
-/** Removes the intent, under both its names. True when the deadman had renamed it. */
+/** Removes the intent, under both its names, and what the deadman has beside it. True when the deadman had renamed it. */
 export async function removeIntent(path: string): Promise<boolean> {
-  const renamed = `${path}${DEADMAN_SUFFIX}`;
+  const own = path.endsWith(DEADMAN_SUFFIX) ? path.slice(0, -DEADMAN_SUFFIX.length) : path;
   try {
-    await rm(path, { force: true });
+    await rm(own, { force: true });
+    await rm(`${own}${SCRIPT_SUFFIX}`, { force: true });
     try {
-      await rm(renamed);
+      await rm(`${own}${DEADMAN_SUFFIX}`);
       return true;
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return false;

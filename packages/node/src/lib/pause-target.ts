@@ -4,7 +4,8 @@ import type { ProcessId } from './proc.ts';
 export type PauseTarget =
   | { kind: 'process'; node: ProcessId }
   | { kind: 'cgroup'; version: 1 | 2; dir: string }
-  | { kind: 'unit'; action: 'freeze' | 'stop'; unit: string }
+  | { kind: 'unit'; action: 'stop'; unit: string }
+  | { kind: 'unit'; action: 'freeze'; unit: string; dir: string }
   | { kind: 'container'; action: 'pause' | 'stop'; socket: string; id: string }
   | HooksTarget;
 
@@ -76,8 +77,9 @@ export function parseTarget(value: unknown): PauseTarget | undefined {
     return { kind, node: { pid: node.pid, startTime: node.startTime } };
   if (kind === 'cgroup' && (version === 1 || version === 2) && typeof dir === 'string')
     return { kind, version, dir };
-  if (kind === 'unit' && (action === 'freeze' || action === 'stop') && typeof unit === 'string')
-    return { kind, action, unit };
+  if (kind === 'unit' && action === 'stop' && typeof unit === 'string') return { kind, action, unit };
+  if (kind === 'unit' && action === 'freeze' && typeof unit === 'string' && typeof dir === 'string')
+    return { kind, action, unit, dir };
   if (
     kind === 'container' &&
     (action === 'pause' || action === 'stop') &&

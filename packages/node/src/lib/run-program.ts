@@ -20,6 +20,8 @@ export type RunOutcome =
 
 /** Between SIGTERM and SIGKILL to a program that has taken too long. */
 const GRACE_MS = 5000;
+/** After its end that long is waited for the last of its output. */
+const LAST_WORDS_MS = 1000;
 /** Of what a program says that much is kept. */
 const KEEP = 64 * 1024;
 
@@ -33,6 +35,7 @@ export async function runProgram(argv: readonly string[], options: RunOptions): 
     cwd: '/',
     env: options.environment ?? process.env,
   });
+  const closed = new Promise<void>((resolve) => child.once('close', () => resolve()));
   let stdout = '';
   let lastLine = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -59,8 +62,7 @@ export async function runProgram(argv: readonly string[], options: RunOptions): 
     const outcome = await new Promise<{ code: number | null; name: string | null } | { error: Error }>(
       (resolve) => {
         child.once('error', (error) => resolve({ error }));
-        // Not `close`: something that it has left in the background may keep its output open for ever.
-        child.once('exit', (code, name) => setImmediate(() => resolve({ code, name })));
+        child.once('exit', (code, name) => resolve({ code, name }));
       },
     );
     if ('error' in outcome)
@@ -70,6 +72,8 @@ export async function runProgram(argv: readonly string[], options: RunOptions): 
         errnoOf(outcome.error) === 'ENOENT',
       );
     await gone;
+    // What it has left in the background may keep its output open for ever.
+    await Promise.race([closed, sleep(LAST_WORDS_MS, undefined, { ref: false })]);
     if (outcome.code === 0 && endedBy === undefined) return { ok: true, stdout };
     const how =
       endedBy ??

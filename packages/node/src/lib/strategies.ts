@@ -74,7 +74,7 @@ async function findFreezable(options: PauserOptions): Promise<Hold> {
   const dir = cgroup === undefined ? undefined : unifiedDir(cgroup);
   if (dir === undefined || processesIn(dir).length === 0) return freezing(mainPid);
   assertOnlyNode(dir);
-  return createUnitHold({ kind: 'unit', action: 'freeze', unit });
+  return createUnitHold({ kind: 'unit', action: 'freeze', unit, dir });
 }
 
 /** The cgroup that the process is in. `alone` is the node's process when nobody says that all in the cgroup is the node's. */

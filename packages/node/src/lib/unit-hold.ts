@@ -1,14 +1,20 @@
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { createCgroupHold } from './cgroup-hold.ts';
 import type { Hold, ReleaseOutcome } from './hold.ts';
 import type { PauseTarget } from './pause-target.ts';
+import type { RunOutcome } from './run-program.ts';
 import { systemctl, unitState } from './systemctl.ts';
 
 type UnitTarget = Extract<PauseTarget, { kind: 'unit' }>;
 
 /** How long a unit may take to start: a node of type "notify" tells only when it is up. */
 const START_TIMEOUT_MS = 300_000;
-const THAW_TIMEOUT_MS = 30_000;
+/** systemd thaws at once, or it is in trouble; then the kernel is asked. */
+const THAW_TIMEOUT_MS = 5000;
+/** systemd's answer is awaited so long when the kernel says that it has frozen the unit. */
+const ANSWER_MS = 500;
 /** A node that cannot run ends right after its start; one that is still there after this long has got over that. */
 const SETTLE_MS = 1000;
 
@@ -17,45 +23,65 @@ export function createUnitHold(target: UnitTarget): Hold {
   return target.action === 'freeze' ? freezing(target) : stopping(target);
 }
 
-function freezing(target: UnitTarget): Hold {
-  const { unit } = target;
+/**
+ * Through systemd, so that it knows: it would wait for ever for a frozen unit to stop. But what counts is what the kernel says of the cgroup: systemd
+ * was seen not to answer for a minute, and it believes a unit to be frozen still that somebody else has thawed.
+ */
+function freezing(target: UnitTarget & { action: 'freeze' }): Hold {
+  const { unit, dir } = target;
+  const cgroup = createCgroupHold({ version: 2, dir });
+  const thaw = () => systemctl(['thaw', '--', unit], { timeoutMs: THAW_TIMEOUT_MS });
   return {
     target,
     emergency: {
-      script:
-        'systemctl --no-ask-password thaw -- "$1" || ! systemctl --no-ask-password is-active --quiet -- "$1"',
-      args: [unit],
+      // The node first; that systemd knows of it comes after.
+      script: `
+if [ -e "$2" ]; then echo 0 >"$2" || return 1; fi
+systemctl --no-ask-password thaw -- "$1"
+:`,
+      args: [unit, join(dir, 'cgroup.freeze')],
     },
-    assertFree: async () => {
+    assertFree: async (options) => {
       await assertActive(unit);
-      if ((await unitState(unit)).freezer === 'running') return;
-      throw new PresyncError('NODE_PAUSE_FAILED', `unit ${unit} is frozen already, and not by presync`, {
-        hint: `find out who froze it; systemctl thaw ${unit} thaws it`,
-      });
+      await cgroup.assertFree(options);
+      if ((await unitState(unit)).freezer !== 'running') await thaw();
     },
     hold: async ({ timeoutMs, signal }) => {
-      const outcome = await systemctl(['freeze', '--', unit], { timeoutMs, signal });
-      if (!outcome.ok) throw pauseFailed(`unit ${unit} was not frozen: systemctl ${outcome.why}`, signal);
-    },
-    isHeld: async () => (await unitState(unit)).freezer === 'frozen',
-    release: async (): Promise<ReleaseOutcome> => {
-      const { freezer } = await unitState(unit);
-      const outcome = await systemctl(['thaw', '--', unit], { timeoutMs: THAW_TIMEOUT_MS });
-      const after = await unitState(unit);
-      if (after.active === 'inactive' || after.active === 'failed') return 'gone';
-      if (!outcome.ok || after.freezer !== 'running') {
-        throw new PresyncError(
-          'NODE_RESUME_FAILED',
-          `unit ${unit} was not thawed${outcome.ok ? '' : `: systemctl ${outcome.why}`}`,
-          { hint: `run systemctl thaw ${unit} as root` },
-        );
+      const enough = new AbortController();
+      const deadline = performance.now() + timeoutMs;
+      let answer: RunOutcome | undefined;
+      const asked = systemctl(['freeze', '--', unit], {
+        timeoutMs,
+        signal: AbortSignal.any([signal, enough.signal]),
+      }).then((given) => {
+        answer = given;
+      });
+      try {
+        while (!(await cgroup.isHeld())) {
+          if (answer?.ok === false || performance.now() > deadline) {
+            const why = answer?.ok === false ? answer.why : `did not do it within ${timeoutMs} ms`;
+            throw pauseFailed(`unit ${unit} was not frozen: systemctl ${why}`, signal);
+          }
+          throwIfAborted(signal);
+          await sleep(2);
+        }
+        await Promise.race([asked, sleep(ANSWER_MS, undefined, { ref: false })]);
+      } finally {
+        enough.abort();
+        await asked;
       }
-      return freezer === 'running' ? 'running' : 'resumed';
+    },
+    isHeld: () => cgroup.isHeld(),
+    release: async (): Promise<ReleaseOutcome> => {
+      const held = await cgroup.isHeld();
+      await thaw();
+      const outcome = await cgroup.release();
+      return held && outcome === 'running' ? 'resumed' : outcome;
     },
   };
 }
 
-function stopping(target: UnitTarget): Hold {
+function stopping(target: UnitTarget & { action: 'stop' }): Hold {
   const { unit } = target;
   return {
     target,

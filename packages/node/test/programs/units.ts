@@ -1,14 +1,14 @@
 /** Tests of the strategies that need systemd. Run by `units.test.ts` in a machine where systemd runs. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { isPresyncError } from '@presync/runtime/errors';
 import { createPauser, type PauserOptions, recoverPauses, withPause } from '../../src/pause.ts';
 import { type PauseScene, testPauseContract } from '../support/pause-contract.ts';
-import { createNursery, deadmenOf, until } from '../support/processes.ts';
+import { createNursery, deadmenOf, until, untilItSpeaks } from '../support/processes.ts';
 
 const { signal } = new AbortController();
 const nursery = createNursery();
@@ -68,7 +68,7 @@ function startScene(strategy: 'freeze' | 'stop'): PauseScene & { unit: string } 
   };
 }
 
-const timers = () => systemctl('list-units', '--all', '--plain', '--no-legend', 'presync-deadman-*');
+const timers = () => systemctl('list-units', '--plain', '--no-legend', 'presync-deadman-*.timer').split('\n');
 const code = (expected: Parameters<typeof isPresyncError>[1], text: RegExp) => (error: unknown) => {
   assert.ok(isPresyncError(error, expected), String(error));
   assert.match(error.message, text);
@@ -84,10 +84,12 @@ for (const strategy of ['freeze', 'stop'] as const) {
 
     test('a timer of systemd stands by, and goes with the pause', async () => {
       const { unit, end } = startScene(strategy);
+      const before = timers();
       await withPause(pauserOf({ unit }), { signal }, async () => {
-        assert.match(timers(), /presync-deadman-\S+\.timer/);
+        const [timer = ''] = timers().filter((line) => !before.includes(line));
+        assert.match(timer, /^presync-deadman-\S+\.timer +loaded active waiting/);
       });
-      assert.equal(timers(), '');
+      assert.deepEqual(timers(), before);
       await end();
     });
 
@@ -96,7 +98,9 @@ for (const strategy of ['freeze', 'stop'] as const) {
       const script = join(import.meta.dirname, '../support/pausing-child.ts');
       const options = { ...scene.settings, budgetMs: 5000, databases: [], stateDir };
       const presync = nursery.start(process.execPath, [script, JSON.stringify(options)]);
-      await new Promise((resolve) => presync.stdout?.once('data', resolve));
+      await untilItSpeaks(presync);
+      // It must outlive that as well: systemd then reads all units again.
+      systemctl('daemon-reload');
       for (const deadman of deadmenOf(stateDir)) process.kill(-deadman, 'SIGKILL');
       presync.kill('SIGKILL');
       assert.ok(scene.isHeld());
@@ -139,6 +143,22 @@ describe('pausing a unit', () => {
     await end();
   });
 
+  test('a unit that was thawed behind systemd’s back is frozen all the same', async () => {
+    const { unit, isHeld, end } = startScene('freeze');
+    systemctl('freeze', unit);
+    writeFileSync(`/sys/fs/cgroup${property(unit, 'ControlGroup')}/cgroup.freeze`, '0');
+    const frozen = () =>
+      readFileSync(`/sys/fs/cgroup${property(unit, 'ControlGroup')}/cgroup.events`, 'utf8').includes(
+        'frozen 1',
+      );
+    await until('it is thawed', () => !frozen());
+    assert.ok(isHeld(), 'systemd knows of it');
+    const pauser = createPauser({ strategy: 'freeze', unit, databases: [], stateDir });
+    await withPause(pauser, { signal }, async () => assert.ok(frozen()));
+    assert.ok(!frozen() && !isHeld());
+    await end();
+  });
+
   test('never its own unit', async () => {
     const script = join(import.meta.dirname, '../support/pausing-child.ts');
     for (const strategy of ['freeze', 'stop'] as const) {
@@ -160,7 +180,7 @@ describe('pausing a unit', () => {
     spawnSync('sh', ['-c', `printf '[Service]\\nExecStart=/bin/false\\n' >/run/systemd/system/${unit}`]);
     systemctl('daemon-reload');
     await assert.rejects(paused.resume(), code('NODE_RESUME_FAILED', /was not started again/));
-    assert.equal(readdirSync(stateDir).length, 1);
+    assert.equal(readdirSync(stateDir).filter((name) => name.endsWith('.json')).length, 1);
     for (const deadman of deadmenOf(stateDir)) process.kill(-deadman, 'SIGKILL');
     await end();
   });

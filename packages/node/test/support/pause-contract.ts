@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { isPresyncError } from '@presync/runtime/errors';
 import { createPauser, type PauseSettings, recoverPauses, withPause } from '../../src/pause.ts';
-import { createNursery, deadmenOf, until } from './processes.ts';
+import { createNursery, deadmenOf, until, untilItSpeaks } from './processes.ts';
 
 export interface PauseScene {
   settings: PauseSettings;
@@ -51,7 +51,7 @@ export function testPauseContract(start: () => Promise<PauseScene>, canBeLetGo =
     const script = join(import.meta.dirname, 'pausing-child.ts');
     const options = { ...settings, budgetMs, databases: [], stateDir };
     const child = kill.start(process.execPath, [script, JSON.stringify(options)]);
-    await new Promise((resolve) => child.stdout?.once('data', resolve));
+    await untilItSpeaks(child);
     return child;
   };
 
@@ -59,7 +59,7 @@ export function testPauseContract(start: () => Promise<PauseScene>, canBeLetGo =
     await scene(async (given) => {
       const { result } = await withPause(pauserOf(given), { signal }, async () => {
         assert.ok(given.isHeld());
-        assert.equal(readdirSync(given.stateDir).filter((name) => /^pause-.*\.json$/.test(name)).length, 1);
+        assert.equal(readdirSync(given.stateDir).filter((name) => name.endsWith('.json')).length, 1);
         assert.equal(deadmenOf(given.stateDir).length, 1);
         return 7;
       });

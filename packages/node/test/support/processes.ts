@@ -50,6 +50,16 @@ export function deadmenOf(stateDir: string): number[] {
     });
 }
 
+/** Waits until the child has said something; fails when it ends before. */
+export async function untilItSpeaks(child: ChildProcess): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    child.stdout?.once('data', () => resolve());
+    child.once('exit', (code) =>
+      reject(new Error(`it ended with exit code ${code} before it said anything`)),
+    );
+  });
+}
+
 /** Children that are killed, also when stopped, by `killAll`. */
 export function createNursery(): {
   start(command: string, args: readonly string[]): ChildProcess & { pid: number };
