@@ -80,6 +80,7 @@ export async function composeRestore(
   return {
     ...(await composeFind(config, parts)),
     basePath: config.basePath,
+    relayBasePath: config.relayBasePath,
     existing: config.existing,
     owner: config.owner,
     concurrency: config.concurrency,

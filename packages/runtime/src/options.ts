@@ -21,6 +21,7 @@ import {
   timezone,
   url,
 } from './lib/option-kinds.ts';
+import { PART_OPTIONS } from './lib/part-options.ts';
 import { PROOF_OPTIONS } from './lib/proof-options.ts';
 
 export type { ListenAddress, OptionKind, Owner } from './lib/option-kinds.ts';
@@ -56,6 +57,7 @@ export const OPTIONS = {
     kind: text('DIR', 'the path of a folder'),
     description: "The node's base path, as in its own --base-path.",
   },
+  ...PART_OPTIONS,
   chain: {
     kind: pattern('ID', /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/, 'a chain spec id, such as polkadot or ksmcc3'),
     description:

@@ -20,10 +20,10 @@ import {
   sealStage,
   stagedBytes,
   stagedPath,
-  swapIn,
   undoHalfSwap,
   writeState,
 } from './lib/stage.ts';
+import { swapIn } from './lib/swap.ts';
 import { makeFolders } from './made-folders.ts';
 
 /** A file of a database that comes from no repository. */
@@ -294,7 +294,7 @@ async function createStage(
     async finish() {
       try {
         throwIfAborted(signal);
-        await swapIn(paths);
+        await swapIn([paths]);
         await clearWork(paths);
       } catch (error) {
         throw asIoError(error, basePath);

@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
 import { processStatus } from '@presync/node/processes';
 import { errnoOf, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
@@ -164,7 +165,9 @@ function judge(
 
 /** The line of a log that tells most: the last that speaks of an error, or the last. */
 function lastWords(log: string): string {
-  const lines = log.split('\n').filter((line) => line.trim() !== '');
+  const lines = stripVTControlCharacters(log)
+    .split('\n')
+    .filter((line) => line.trim() !== '');
   return (lines.findLast((line) => /error|corrupt|panick|mismatch/i.test(line)) ?? lines.at(-1) ?? '').trim();
 }
 
