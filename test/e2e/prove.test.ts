@@ -3,19 +3,19 @@
  * alone and is gone afterwards, whatever happens to presync.
  */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { needs } from '../support/needs.ts';
 import { type PresyncOutcome, presync, presyncOk, startPresync } from '../support/presync.ts';
 import {
   DEV_GENESIS,
   devChainSpec,
-  type FixtureBackend,
   hasNode,
   nodeExecutable,
   type RealNode,
@@ -35,12 +35,12 @@ function hasNamespaces(): boolean {
 }
 
 /** Arguments of a proof node; `before` is shell that runs in its stead first. */
-async function proofCommand(backend: FixtureBackend, before = 'true', chain?: string): Promise<string> {
+async function proofCommand(chain: string, before = 'true'): Promise<string> {
   return JSON.stringify([
     ...['sh', '-c', `${before}; exec "$0" "$@"`, await nodeExecutable()],
-    ...['--chain', chain ?? (await devChainSpec()), '--dev', '--dev-block-time', '86400000'],
+    ...['--chain', chain, '--dev', '--dev-block-time', '86400000'],
     ...['--pool-type', 'single-state', '--state-pruning', 'archive', '--blocks-pruning', 'archive'],
-    ...['--database', backend, '--base-path', '{basePath}', '--rpc-port', '{rpcPort}'],
+    ...['--database', 'rocksdb', '--base-path', '{basePath}', '--rpc-port', '{rpcPort}'],
   ]);
 }
 
@@ -190,11 +190,17 @@ describe('a proof by the real node', REAL, () => {
   let node: RealNode;
   /** A base path on the chain of the fixture, whose node goes on from there. */
   let base = '';
+  /** The chain's specification with the genesis state in it, so that a node need not make it at each start. */
+  let chain = '';
   before(async () => {
     dir = await mkdtemp(join(tmpdir(), 'presync-prove-'));
     base = join(dir, 'base');
+    chain = join(dir, 'chain.json');
     await unpackFixture('rocksdb', base);
-    node = await startNode({ basePath: base, backend: 'rocksdb', blockTimeMs: 500 });
+    const args = ['build-spec', '--raw', '--disable-default-bootnode', '--chain', await devChainSpec()];
+    const built = await promisify(execFile)(await nodeExecutable(), args, { maxBuffer: 1 << 26 });
+    await writeFile(chain, built.stdout);
+    node = await startNode({ basePath: base, backend: 'rocksdb', blockTimeMs: 500, chainSpec: chain });
   });
   after(async () => {
     await node?.stop();
@@ -215,7 +221,7 @@ describe('a proof by the real node', REAL, () => {
       [
         ...['snapshot', ...source.takeArgs, '--json', '--base-path', base],
         ...['--pause', 'signal', '--pid', String(node.pid), '--rpc', node.wsUrl],
-        ...['--prove-command', await proofCommand('rocksdb', look)],
+        ...['--prove-command', await proofCommand(chain, look)],
       ],
       { env: { AWS_SECRET_ACCESS_KEY: 'not for the node' } },
     );
@@ -241,16 +247,17 @@ describe('a proof by the real node', REAL, () => {
     const source = await createSource(t);
     const outcome = await presync([
       ...['snapshot', ...source.takeArgs, '--rpc', node.wsUrl],
-      ...['--prove-command', await proofCommand('rocksdb')],
+      ...['--prove-command', await proofCommand(chain)],
     ]);
     await assertQuarantined(t, source, outcome, /holds blocks up to 1208, and the snapshot promises block/);
   });
 
   it('finds another chain', async (t) => {
     const source = await createSource(t);
-    const spec = await readFile(await devChainSpec(), 'utf8');
+    const spec = JSON.parse(await readFile(chain, 'utf8'));
     const foreign = join(source.dir, 'foreign.json');
-    await writeFile(foreign, spec.replace('1152921504606846976', '1152921504606846975'));
+    spec.genesis.raw.top['0xf0f0'] = '0x01';
+    await writeFile(foreign, JSON.stringify(spec));
     const other = join(source.dir, 'other');
     const second = await startNode({ basePath: other, backend: 'rocksdb', chainSpec: foreign });
     const genesis = String(await second.call('chain_getBlockHash', 0));
@@ -261,7 +268,7 @@ describe('a proof by the real node', REAL, () => {
     await assertQuarantined(
       t,
       source,
-      await presync([...take, await proofCommand('rocksdb', 'true', foreign)]),
+      await presync([...take, await proofCommand(foreign)]),
       new RegExp(`is on the chain with genesis ${genesis}`),
     );
   });
@@ -276,7 +283,7 @@ describe('a proof by the real node', REAL, () => {
       const source = await createSource(t);
       await damage(join(source.base, source.database));
       const outcome = await presync([
-        ...['snapshot', ...source.takeArgs, '--prove-command', await proofCommand('rocksdb')],
+        ...['snapshot', ...source.takeArgs, '--prove-command', await proofCommand(chain)],
       ]);
       await assertQuarantined(t, source, outcome, /PROOF_FAILED/);
     });
@@ -284,7 +291,7 @@ describe('a proof by the real node', REAL, () => {
 
   it('leaves no node and promotes nothing when presync is killed, and the next run clears the copy away', async (t) => {
     const source = await createSource(t);
-    const take = ['snapshot', ...source.takeArgs, '--prove-command', await proofCommand('rocksdb')];
+    const take = ['snapshot', ...source.takeArgs, '--prove-command', await proofCommand(chain)];
     const running = startPresync(take);
     const proofs = join(source.dir, 'source-state/proofs');
     const nodes = (): string[] =>
