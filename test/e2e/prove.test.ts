@@ -3,7 +3,7 @@
  * alone and is gone afterwards, whatever happens to presync.
  */
 import assert from 'node:assert/strict';
-import { execFile, execFileSync } from 'node:child_process';
+import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -181,6 +181,69 @@ describe('a proof that needs no node', needs('network namespaces', hasNamespaces
     assert.equal(row?.newest, false);
     assert.match(row?.quarantine ?? '', /has not ended/);
   });
+
+  it('keeps the node from the network by its own flags where that is asked for, and says so', async (t) => {
+    const source = await createSource(t);
+    const seen = join(source.dir, 'seen');
+    const script = `printf '%s\\n' "$@" >${seen}.new; mv ${seen}.new ${seen}; sleep 600`;
+    const command = [
+      'sh',
+      '-c',
+      script,
+      'sh',
+      '{basePath}',
+      '{rpcPort}',
+      '--no-mdns',
+      '--in-peers=5',
+      '--',
+      '--relay',
+    ];
+    const take = ['snapshot', ...source.takeArgs, '--prove-isolation', 'flags', '--prove-command'];
+    const running = startPresync([...take, JSON.stringify(command)]);
+    await until('the proof node starts', () => existsSync(seen));
+    const [basePath, port, ...flags] = (await readFile(seen, 'utf8')).trim().split('\n');
+    assert.match(basePath ?? '', /source-state\/proofs\/proof-.*\/base$/);
+    assert.match(port ?? '', /^\d+$/);
+    assert.deepEqual(flags, [
+      ...['--no-mdns', '--in-peers=5', '--reserved-only', '--no-telemetry', '--no-prometheus'],
+      ...['--out-peers', '0', '--listen-addr', '/ip4/127.0.0.1/tcp/0', '--', '--relay'],
+    ]);
+    const proofs = join(source.dir, 'source-state/proofs');
+    assert.ok(processesOf(proofs).length >= 2);
+    // Without a namespace that goes with its first process, it is the pipe that ends it.
+    running.child.kill('SIGKILL');
+    assert.match((await running.done).stderr, /"event":"proof.flags_only"/);
+    await until('the proof node is gone', () => processesOf(proofs).length === 0, 20);
+  });
+
+  it(
+    'works without root, in a user namespace',
+    needs('root, to be somebody else', process.getuid?.() === 0),
+    async (t) => {
+      const source = await createSource(t);
+      const seen = join(source.dir, 'seen');
+      execFileSync('chown', ['-R', '65534:65534', source.dir]);
+      const user = 65534;
+      const allowed = spawnSync('unshare', ['--user', '--map-root-user', '--net', 'true'], {
+        uid: user,
+        gid: user,
+      });
+      if (allowed.status !== 0) return t.skip('needs user namespaces');
+      const outcome = await presync(
+        [
+          ...['snapshot', ...source.takeArgs, '--prove-timeout', '3s'],
+          ...['--prove-command', deaf(`ip -o link >${seen}; ls {basePath} >>${seen}`)],
+        ],
+        { user },
+      );
+      assert.equal(outcome.code, 4, outcome.stderr);
+      assert.match(outcome.stderr, /"isolation":"user namespace"/);
+      const text = await readFile(seen, 'utf8');
+      assert.match(text, /^1: lo: <LOOPBACK,UP/);
+      assert.match(text, /^chains$/m);
+      assertGone(source);
+    },
+  );
 });
 
 const REAL = needs('a node executable and network namespaces', hasNode() && hasNamespaces());
