@@ -76,7 +76,7 @@ interface Row {
 }
 
 async function rowsOf({ store }: Source): Promise<Row[]> {
-  const { json } = await presyncOk(['list', '--store', store, '--json', '--channel', 'dev/rocksdb']);
+  const { json } = await presyncOk(['list', '--store', store, '--json']);
   return (json as { snapshots: Row[] }).snapshots;
 }
 
