@@ -106,6 +106,12 @@ describe('a snapshot of several databases', () => {
     const source = await createParts(t);
     const relay = join(source.dir, 'relay-source');
     await rename(join(source.base, 'polkadot'), relay);
+    const unsaid = await presync(['snapshot', ...source.takeArgs, '--relay-base-path', relay]);
+    assert.equal(unsaid.code, 2);
+    assert.match(unsaid.stderr, /the relay chain is not to be taken/);
+    const archive = ['--archive', '/nowhere.tar', '--relay-base-path', relay];
+    const one = await presync(['restore', '--base-path', join(source.dir, 'x'), ...archive]);
+    assert.deepEqual([one.code, /an archive is of one database/.test(one.stderr)], [2, true]);
     const alone = await presyncOk(['snapshot', ...source.takeArgs, '--json']);
     const { manifest } = alone.json as { manifest: Manifest };
     assert.deepEqual([manifest.format.features, manifest.node.parts.length], [[], 1]);

@@ -100,6 +100,11 @@ export async function composeArchive(
       hint: 'use --existing replace, or restore from a repository',
     });
   }
+  if (config.relayBasePath !== undefined) {
+    throw new PresyncError('USAGE', 'an archive is of one database, so there is no place for a relay chain', {
+      hint: "leave --relay-base-path out, and restore the relay chain's archive with its own --base-path",
+    });
+  }
   if (archiveSha256 === undefined) {
     if (!config.insecureNoVerify) {
       throw new PresyncError('CONFIG_INVALID', 'nothing proves an archive that others publish', {

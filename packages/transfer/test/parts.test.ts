@@ -9,6 +9,7 @@ import { after, before, describe, it } from 'node:test';
 import type { ManifestPart } from '@presync/format/manifest';
 import { isPresyncError } from '@presync/runtime/errors';
 import { createFileStore } from '@presync/store/file';
+import { openForeignStage } from '../src/foreign.ts';
 import { resolveSnapshot, type Snapshot } from '../src/repository.ts';
 import { type ExistingPolicy, type RestoreResult, restoreSnapshot } from '../src/restore.ts';
 import {
@@ -241,6 +242,23 @@ describe('a snapshot of several databases', () => {
     assert.deepEqual(await look(base), ['old', 'old', 'old']);
     assert.equal((await restore(base, first, 'replace')).wasSealed, true);
     await assertDone(base, 'first');
+  });
+
+  it('a restore from an archive brings the others back before it begins', async () => {
+    const base = join(dir, 'archive');
+    await oldOnes(base);
+    // Both old ones are aside, and the relay chain's new one is in place.
+    let step = 0;
+    do {
+      await rm(base, { recursive: true });
+      await oldOnes(base);
+      await killedAt(step++, () => restore(base, first, 'replace'));
+    } while ((await look(base)).join() !== 'none,first,first');
+    await assert.rejects(
+      openForeignStage({ basePath: base, part: PART, existing: 'refuse', identity: 'x', signal: NEVER }),
+      (error) => isPresyncError(error, 'TARGET_NOT_EMPTY'),
+    );
+    assert.deepEqual(await look(base), ['old', 'old', 'old']);
   });
 
   it('a note of a swap that is damaged is an error that names it', async () => {

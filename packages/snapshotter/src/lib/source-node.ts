@@ -116,6 +116,15 @@ export async function findSource({
     });
   }
   const place = { basePath, chainId: chain, backend, signal };
+  if (databases !== 'all' && relayBasePath !== undefined) {
+    throw new PresyncError(
+      'CONFIG_INVALID',
+      '--relay-base-path is given, and the relay chain is not to be taken',
+      {
+        hint: 'say --databases all, or leave --relay-base-path out',
+      },
+    );
+  }
   if (databases !== 'all') return [await findDatabase(place)];
   const [main, ...others] = await findDatabases({ ...place, relayBasePath });
   if (main === undefined) throw new PresyncError('INTERNAL', 'a node without a database');
