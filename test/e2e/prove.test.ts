@@ -3,19 +3,19 @@
  * alone and is gone afterwards, whatever happens to presync.
  */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { needs } from '../support/needs.ts';
 import { type PresyncOutcome, presync, presyncOk, startPresync } from '../support/presync.ts';
 import {
   DEV_GENESIS,
   devChainSpec,
-  type FixtureBackend,
   hasNode,
   nodeExecutable,
   type RealNode,
@@ -35,12 +35,12 @@ function hasNamespaces(): boolean {
 }
 
 /** Arguments of a proof node; `before` is shell that runs in its stead first. */
-async function proofCommand(backend: FixtureBackend, before = 'true', chain?: string): Promise<string> {
+async function proofCommand(chain: string, before = 'true'): Promise<string> {
   return JSON.stringify([
     ...['sh', '-c', `${before}; exec "$0" "$@"`, await nodeExecutable()],
-    ...['--chain', chain ?? (await devChainSpec()), '--dev', '--dev-block-time', '86400000'],
+    ...['--chain', chain, '--dev', '--dev-block-time', '86400000'],
     ...['--pool-type', 'single-state', '--state-pruning', 'archive', '--blocks-pruning', 'archive'],
-    ...['--database', backend, '--base-path', '{basePath}', '--rpc-port', '{rpcPort}'],
+    ...['--database', 'rocksdb', '--base-path', '{basePath}', '--rpc-port', '{rpcPort}'],
   ]);
 }
 
@@ -76,7 +76,7 @@ interface Row {
 }
 
 async function rowsOf({ store }: Source): Promise<Row[]> {
-  const { json } = await presyncOk(['list', '--store', store, '--json', '--channel', 'dev/rocksdb']);
+  const { json } = await presyncOk(['list', '--store', store, '--json']);
   return (json as { snapshots: Row[] }).snapshots;
 }
 
@@ -181,6 +181,69 @@ describe('a proof that needs no node', needs('network namespaces', hasNamespaces
     assert.equal(row?.newest, false);
     assert.match(row?.quarantine ?? '', /has not ended/);
   });
+
+  it('keeps the node from the network by its own flags where that is asked for, and says so', async (t) => {
+    const source = await createSource(t);
+    const seen = join(source.dir, 'seen');
+    const script = `printf '%s\\n' "$@" >${seen}.new; mv ${seen}.new ${seen}; sleep 600`;
+    const command = [
+      'sh',
+      '-c',
+      script,
+      'sh',
+      '{basePath}',
+      '{rpcPort}',
+      '--no-mdns',
+      '--in-peers=5',
+      '--',
+      '--relay',
+    ];
+    const take = ['snapshot', ...source.takeArgs, '--prove-isolation', 'flags', '--prove-command'];
+    const running = startPresync([...take, JSON.stringify(command)]);
+    await until('the proof node starts', () => existsSync(seen));
+    const [basePath, port, ...flags] = (await readFile(seen, 'utf8')).trim().split('\n');
+    assert.match(basePath ?? '', /source-state\/proofs\/proof-.*\/base$/);
+    assert.match(port ?? '', /^\d+$/);
+    assert.deepEqual(flags, [
+      ...['--no-mdns', '--in-peers=5', '--reserved-only', '--no-telemetry', '--no-prometheus'],
+      ...['--out-peers', '0', '--listen-addr', '/ip4/127.0.0.1/tcp/0', '--', '--relay'],
+    ]);
+    const proofs = join(source.dir, 'source-state/proofs');
+    assert.ok(processesOf(proofs).length >= 2);
+    // Without a namespace that goes with its first process, it is the pipe that ends it.
+    running.child.kill('SIGKILL');
+    assert.match((await running.done).stderr, /"event":"proof.flags_only"/);
+    await until('the proof node is gone', () => processesOf(proofs).length === 0, 20);
+  });
+
+  it(
+    'works without root, in a user namespace',
+    needs('root, to be somebody else', process.getuid?.() === 0),
+    async (t) => {
+      const source = await createSource(t);
+      const seen = join(source.dir, 'seen');
+      execFileSync('chown', ['-R', '65534:65534', source.dir]);
+      const user = 65534;
+      const allowed = spawnSync('unshare', ['--user', '--map-root-user', '--net', 'true'], {
+        uid: user,
+        gid: user,
+      });
+      if (allowed.status !== 0) return t.skip('needs user namespaces');
+      const outcome = await presync(
+        [
+          ...['snapshot', ...source.takeArgs, '--prove-timeout', '3s'],
+          ...['--prove-command', deaf(`ip -o link >${seen}; ls {basePath} >>${seen}`)],
+        ],
+        { user },
+      );
+      assert.equal(outcome.code, 4, outcome.stderr);
+      assert.match(outcome.stderr, /"isolation":"user namespace"/);
+      const text = await readFile(seen, 'utf8');
+      assert.match(text, /^1: lo: <LOOPBACK,UP/);
+      assert.match(text, /^chains$/m);
+      assertGone(source);
+    },
+  );
 });
 
 const REAL = needs('a node executable and network namespaces', hasNode() && hasNamespaces());
@@ -190,11 +253,17 @@ describe('a proof by the real node', REAL, () => {
   let node: RealNode;
   /** A base path on the chain of the fixture, whose node goes on from there. */
   let base = '';
+  /** The chain's specification with the genesis state in it, so that a node need not make it at each start. */
+  let chain = '';
   before(async () => {
     dir = await mkdtemp(join(tmpdir(), 'presync-prove-'));
     base = join(dir, 'base');
+    chain = join(dir, 'chain.json');
     await unpackFixture('rocksdb', base);
-    node = await startNode({ basePath: base, backend: 'rocksdb', blockTimeMs: 500 });
+    const args = ['build-spec', '--raw', '--disable-default-bootnode', '--chain', await devChainSpec()];
+    const built = await promisify(execFile)(await nodeExecutable(), args, { maxBuffer: 1 << 26 });
+    await writeFile(chain, built.stdout);
+    node = await startNode({ basePath: base, backend: 'rocksdb', blockTimeMs: 500, chainSpec: chain });
   });
   after(async () => {
     await node?.stop();
@@ -215,7 +284,7 @@ describe('a proof by the real node', REAL, () => {
       [
         ...['snapshot', ...source.takeArgs, '--json', '--base-path', base],
         ...['--pause', 'signal', '--pid', String(node.pid), '--rpc', node.wsUrl],
-        ...['--prove-command', await proofCommand('rocksdb', look)],
+        ...['--prove-command', await proofCommand(chain, look)],
       ],
       { env: { AWS_SECRET_ACCESS_KEY: 'not for the node' } },
     );
@@ -241,16 +310,17 @@ describe('a proof by the real node', REAL, () => {
     const source = await createSource(t);
     const outcome = await presync([
       ...['snapshot', ...source.takeArgs, '--rpc', node.wsUrl],
-      ...['--prove-command', await proofCommand('rocksdb')],
+      ...['--prove-command', await proofCommand(chain)],
     ]);
     await assertQuarantined(t, source, outcome, /holds blocks up to 1208, and the snapshot promises block/);
   });
 
   it('finds another chain', async (t) => {
     const source = await createSource(t);
-    const spec = await readFile(await devChainSpec(), 'utf8');
+    const spec = JSON.parse(await readFile(chain, 'utf8'));
     const foreign = join(source.dir, 'foreign.json');
-    await writeFile(foreign, spec.replace('1152921504606846976', '1152921504606846975'));
+    spec.genesis.raw.top['0xf0f0'] = '0x01';
+    await writeFile(foreign, JSON.stringify(spec));
     const other = join(source.dir, 'other');
     const second = await startNode({ basePath: other, backend: 'rocksdb', chainSpec: foreign });
     const genesis = String(await second.call('chain_getBlockHash', 0));
@@ -261,7 +331,7 @@ describe('a proof by the real node', REAL, () => {
     await assertQuarantined(
       t,
       source,
-      await presync([...take, await proofCommand('rocksdb', 'true', foreign)]),
+      await presync([...take, await proofCommand(foreign)]),
       new RegExp(`is on the chain with genesis ${genesis}`),
     );
   });
@@ -276,7 +346,7 @@ describe('a proof by the real node', REAL, () => {
       const source = await createSource(t);
       await damage(join(source.base, source.database));
       const outcome = await presync([
-        ...['snapshot', ...source.takeArgs, '--prove-command', await proofCommand('rocksdb')],
+        ...['snapshot', ...source.takeArgs, '--prove-command', await proofCommand(chain)],
       ]);
       await assertQuarantined(t, source, outcome, /PROOF_FAILED/);
     });
@@ -284,7 +354,7 @@ describe('a proof by the real node', REAL, () => {
 
   it('leaves no node and promotes nothing when presync is killed, and the next run clears the copy away', async (t) => {
     const source = await createSource(t);
-    const take = ['snapshot', ...source.takeArgs, '--prove-command', await proofCommand('rocksdb')];
+    const take = ['snapshot', ...source.takeArgs, '--prove-command', await proofCommand(chain)];
     const running = startPresync(take);
     const proofs = join(source.dir, 'source-state/proofs');
     const nodes = (): string[] =>

@@ -80,6 +80,7 @@ export async function composeRestore(
   return {
     ...(await composeFind(config, parts)),
     basePath: config.basePath,
+    relayBasePath: config.relayBasePath,
     existing: config.existing,
     owner: config.owner,
     concurrency: config.concurrency,
@@ -97,6 +98,11 @@ export async function composeArchive(
   if (existing === 'reuse') {
     throw new PresyncError('USAGE', 'an archive has no chunks, so none of an old database can be reused', {
       hint: 'use --existing replace, or restore from a repository',
+    });
+  }
+  if (config.relayBasePath !== undefined) {
+    throw new PresyncError('USAGE', 'an archive is of one database, so there is no place for a relay chain', {
+      hint: "leave --relay-base-path out, and restore the relay chain's archive with its own --base-path",
     });
   }
   if (archiveSha256 === undefined) {

@@ -1,6 +1,6 @@
 import type { Manifest } from '@presync/format/manifest';
 import type { PublicKey } from '@presync/format/signature';
-import { type Backend, databasePath } from '@presync/node/layout';
+import { type Backend, isPartPath } from '@presync/node/layout';
 import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
 import type { ComposedSources } from '@presync/store/compose';
@@ -149,7 +149,7 @@ function assertFits(manifest: Manifest, options: FindSnapshotOptions): void {
     );
   }
   for (const part of manifest.node.parts) {
-    if (options.backend !== undefined && part.backend !== options.backend) {
+    if (options.backend !== undefined && part.role === 'main' && part.backend !== options.backend) {
       throw new PresyncError(
         'TARGET_BACKEND',
         `${name} is a ${part.backend} database, and the node here uses ${options.backend}`,
@@ -158,7 +158,7 @@ function assertFits(manifest: Manifest, options: FindSnapshotOptions): void {
         },
       );
     }
-    if (part.path !== databasePath(manifest.chain.specId, part.backend)) {
+    if (!isPartPath(part, manifest.chain.specId, manifest.node.parts)) {
       throw new PresyncError(
         'PATH_UNSAFE',
         `${name} would be restored to ${part.path}, where no node of chain ${manifest.chain.specId} looks for it`,

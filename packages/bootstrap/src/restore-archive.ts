@@ -154,7 +154,7 @@ async function enter(
     undoFolders: async () => {},
   };
   await assertTarget(basePath, part, signal);
-  if (existing === 'keep' && (await isWhole(basePath, [part]))) return { ...place, kept: true };
+  if (existing === 'keep' && (await isWhole([{ ...part, basePath }]))) return { ...place, kept: true };
   if (options.dryRun === true) return place;
   const folders = await makeFolders(basePath, options.owner);
   try {

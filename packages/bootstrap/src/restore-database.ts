@@ -1,9 +1,9 @@
-import { join } from 'node:path';
 import { acquireLock } from '@presync/runtime/lock';
 import type { ProgressSink } from '@presync/runtime/progress';
 import type { SourceReport } from '@presync/store/sources';
 import { assertDatabaseFile } from '@presync/transfer/database-file';
 import { makeFolders } from '@presync/transfer/made-folders';
+import { partTargets, placeOf } from '@presync/transfer/part-targets';
 import type { Snapshot } from '@presync/transfer/repository';
 import { type RestoreResult, restoreSnapshot } from '@presync/transfer/restore';
 import { recordSeen } from '@presync/transfer/seen';
@@ -12,6 +12,8 @@ import { assertTarget, isWhole } from './lib/target.ts';
 
 export interface RestoreDatabaseOptions extends FindSnapshotOptions {
   basePath: string;
+  /** The relay chain's, where the target's is not `polkadot/` in the base path. */
+  relayBasePath?: string | undefined;
   /** `keep` leaves a database that is there, and does nothing. */
   existing: 'refuse' | 'keep' | 'reuse' | 'replace';
   owner?: { uid: number; gid: number } | undefined;
@@ -41,14 +43,16 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
   const { repository, channel, snapshot } = await findSnapshot(options);
   const subject = { stateDir, repositoryId: repository.id, channel };
   const { manifest } = snapshot;
-  const targets = manifest.node.parts.map((part) => join(basePath, ...part.path.split('/')));
+  const targets = partTargets(manifest, options).map(({ target }) => target);
+  const parts = manifest.node.parts.map((part) => ({ ...part, ...placeOf(part, options) }));
   const assertTargets = async (): Promise<void> => {
-    for (const part of manifest.node.parts) await assertTarget(basePath, part, signal);
+    for (const part of parts) await assertTarget(part.basePath, part, signal);
   };
   await assertTargets();
-  const keep = options.existing === 'keep' && (await isWhole(basePath, manifest.node.parts));
+  const keep = options.existing === 'keep' && (await isWhole(parts));
   if (keep || options.dryRun === true) return { snapshot, kept: keep, targets, sources: [] };
   const folders = await makeFolders(basePath, options.owner);
+  const { relayBasePath } = options;
   const lock = await acquireLock({ name: 'restore', dir: basePath, signal });
   let done = false;
   try {
@@ -62,6 +66,7 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
       repository,
       snapshot,
       basePath,
+      relayBasePath,
       existing: options.existing === 'keep' ? 'refuse' : options.existing,
       assertFile: (file) => assertDatabaseFile(manifest, file),
       owner: options.owner,

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { type ProgramSettings, runProgram } from '@presync/runtime/lifecycle';
+import { SUPERVISE_PROOF } from '@presync/snapshotter/proof-messages';
 
 /** The version in this package's own description. */
 function packageVersion(): string {
@@ -34,12 +35,17 @@ if (process.env.PRESYNC_TUNED !== undefined) {
 }
 
 const argv = process.argv.slice(2);
-const ownArgv = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : argv.length);
 
-await runProgram({
-  name: 'presync',
-  // Until the configuration is read, the command line alone tells how errors are wanted.
-  json: ownArgv.includes('--json'),
-  verbose: ownArgv.includes('--verbose'),
-  run: (signal, settings) => main(argv, signal, settings),
-});
+if (argv[0] === SUPERVISE_PROOF) {
+  const { superviseProof } = await import('@presync/snapshotter/supervise-proof');
+  await superviseProof(argv[1] ?? '');
+} else {
+  const ownArgv = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : argv.length);
+  await runProgram({
+    name: 'presync',
+    // Until the configuration is read, the command line alone tells how errors are wanted.
+    json: ownArgv.includes('--json'),
+    verbose: ownArgv.includes('--verbose'),
+    run: (signal, settings) => main(argv, signal, settings),
+  });
+}

@@ -15,15 +15,18 @@ import {
 import { MAX_FILES, MAX_INDEX_LENGTH, MAX_PARTS } from './limits.ts';
 import { isSafePath, isSafeSegment } from './paths.ts';
 
+/** Several databases, of which a node must never see some without the others. */
+export const PARTS_FEATURE = 'parts';
+
 /** Features that this reader knows. A snapshot that requires any other is refused. */
-export const KNOWN_FEATURES: readonly string[] = [];
+export const KNOWN_FEATURES: readonly string[] = [PARTS_FEATURE];
 
 const hashSchema = z.string().regex(/^0x[0-9a-f]{64}$/, 'must be 0x and 64 lower-case hexadecimal digits');
 const textSchema = z.string().max(255);
 const blockSchema = z.strictObject({ number: countSchema, hash: hashSchema });
 
 const partSchema = z.strictObject({
-  /** `main` for a chain's own database; more roles come with relay and parachain nodes. */
+  /** `main` for the chain's own database; `relay`, `parachains` and `relay-parachains` need the feature `parts`. */
   role: z.string().refine(isSafeSegment, 'must be a plain name'),
   backend: z.enum(['rocksdb', 'paritydb']),
   /** The database folder, relative to the base path; every file of the part lies directly in it. */
@@ -117,6 +120,8 @@ export function parseManifest(bytes: Uint8Array, what: string): Manifest {
   const manifest = parseValue(json, manifestSchema, what);
   const paths = new Set(manifest.node.parts.map((part) => part.path.toLowerCase()));
   if (paths.size !== manifest.node.parts.length) throw invalid(what, 'node.parts: two parts share a path');
+  if (manifest.node.parts[0]?.role !== 'main' && features.includes(PARTS_FEATURE))
+    throw invalid(what, 'node.parts: the first is not the main one');
   return manifest;
 }
 

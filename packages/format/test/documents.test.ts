@@ -5,6 +5,7 @@ import {
   isChunkSize,
   parseLatest,
   parseLease,
+  parseProof,
   parseRepository,
 } from '@presync/format/documents';
 import { MAX_DOCUMENT_SIZE } from '@presync/format/limits';
@@ -26,6 +27,18 @@ const latest = {
   sequence: 7,
   manifest: { size: 900, sha256: digest },
 };
+const proof = {
+  presync: 'proof',
+  version: 1,
+  channel: 'dev/rocksdb',
+  sequence: 7,
+  manifest: { size: 1234, sha256: 'ab'.repeat(32) },
+  state: 'failed',
+  checks: ['sample', 'restore', 'node'],
+  failure: { code: 'PROOF_FAILED', reason: 'it ended' },
+  changed: '2026-01-31T12:00:00.000Z',
+};
+
 const lease = {
   presync: 'lease',
   version: 1,
@@ -87,6 +100,7 @@ const kinds: {
     encode: encodeDocument,
   },
   { name: 'latest.json', sample: latest, parse: (bytes) => parseLatest(bytes, 'd'), encode: encodeDocument },
+  { name: 'a proof', sample: proof, parse: (bytes) => parseProof(bytes, 'd'), encode: encodeDocument },
   { name: 'a lease', sample: lease, parse: (bytes) => parseLease(bytes, 'd'), encode: encodeDocument },
   {
     name: 'a manifest',

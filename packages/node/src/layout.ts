@@ -3,6 +3,8 @@
  * Sources: polkadot-sdk `substrate/client/cli/src/config.rs` (folders), `substrate/client/db/src/utils.rs` (backends),
  * RocksDB's `file/filename.h`, and parity-db's `src`.
  */
+import type { DatabaseRole } from './lib/roles.ts';
+
 export type Backend = 'rocksdb' | 'paritydb';
 
 /**
@@ -13,16 +15,18 @@ export type Backend = 'rocksdb' | 'paritydb';
  */
 export type FileClass = 'immutable' | 'mutable' | 'seal' | 'skip';
 
-/** Where one chain's database lies. */
+/** Where one database lies. */
 export interface DatabaseLayout {
+  /** Default `main`. */
+  role?: DatabaseRole | undefined;
   /** The node's base path, absolute, as it was given (symbolic links not resolved). */
   basePath: string;
   /** The chain spec id: the name of the folder below `chains/`. */
   chainId: string;
   backend: Backend;
-  /** Absolute path of the `full` folder, symbolic links resolved. */
+  /** Absolute path of the database folder, as the `full` folder, symbolic links resolved. */
   dir: string;
-  /** The `full` folder relative to the base path, in POSIX form, as `chains/dev/db/full`. */
+  /** The database folder relative to the node's base path, in POSIX form, as `chains/dev/db/full`; with a relay chain's below `polkadot/`, wherever that lies here. */
   archivePrefix: string;
 }
 
@@ -60,5 +64,7 @@ export interface DatabaseIdentity {
 
 export { classifyFile } from './lib/classify.ts';
 export { databasePath, type FindDatabaseOptions, findDatabase } from './lib/find-database.ts';
+export { findDatabases, isPartPath } from './lib/find-parts.ts';
 export { readDatabaseIdentity } from './lib/identity.ts';
+export { DATABASE_ROLES, type DatabaseRole, RELAY_FOLDER } from './lib/roles.ts';
 export { MAX_FILES, scanDatabase } from './lib/scan.ts';

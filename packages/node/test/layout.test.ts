@@ -10,6 +10,8 @@ import {
   classifyFile,
   databasePath,
   findDatabase,
+  findDatabases,
+  isPartPath,
   readDatabaseIdentity,
   scanDatabase,
 } from '../src/layout.ts';
@@ -295,5 +297,74 @@ describe('scanDatabase', () => {
     await assert.rejects(scanDatabase(layout, { signal: AbortSignal.abort() }), (error) =>
       isPresyncError(error, 'ABORTED'),
     );
+  });
+});
+
+describe('the databases of a node', () => {
+  test('are found where each kind of node keeps them', async () => {
+    const base = basePath('all', [
+      'chains/para/paritydb/full',
+      'chains/para/keystore',
+      'polkadot/chains/polkadot/db/full/parachains/db',
+      'polkadot/chains/polkadot/keystore',
+    ]);
+    const found = await findDatabases({ basePath: base, signal });
+    assert.deepEqual(
+      found.map(({ role, archivePrefix, backend }) => [role ?? 'main', archivePrefix, backend]),
+      [
+        ['main', 'chains/para/paritydb/full', 'paritydb'],
+        ['relay', 'polkadot/chains/polkadot/db/full', 'rocksdb'],
+        ['relay-parachains', 'polkadot/chains/polkadot/db/full/parachains/db', 'rocksdb'],
+      ],
+    );
+    const relay = basePath('relay', ['chains/ksmcc3/paritydb/full', 'chains/ksmcc3/paritydb/parachains']);
+    assert.deepEqual(
+      (await findDatabases({ basePath: relay, signal })).map(({ role }) => role ?? 'main'),
+      ['main', 'parachains'],
+    );
+    const elsewhere = await findDatabases({ basePath: base, relayBasePath: relay, signal });
+    assert.deepEqual(
+      elsewhere.map(({ archivePrefix, dir }) => [archivePrefix, dir.startsWith(relay)]),
+      [
+        ['chains/para/paritydb/full', false],
+        ['polkadot/chains/ksmcc3/paritydb/full', true],
+        ['polkadot/chains/ksmcc3/paritydb/parachains', true],
+      ],
+    );
+    await assert.rejects(
+      findDatabases({ basePath: base, relayBasePath: join(base, 'no'), signal }),
+      (error) => isPresyncError(error, 'NODE_LAYOUT_NOT_FOUND'),
+    );
+  });
+
+  test('a part is taken only at the place where a node of its role looks for it', () => {
+    const main = { role: 'main', backend: 'rocksdb', path: 'chains/para/db/full' } as const;
+    const relay = { role: 'relay', backend: 'paritydb', path: 'polkadot/chains/dot/paritydb/full' } as const;
+    const good = [
+      main,
+      relay,
+      { role: 'parachains', backend: 'rocksdb', path: 'chains/para/db/full/parachains/db' },
+      { role: 'relay-parachains', backend: 'paritydb', path: 'polkadot/chains/dot/paritydb/parachains' },
+    ] as const;
+    for (const part of good) assert.equal(isPartPath(part, 'para', good), true, part.role);
+    const bad = [
+      { ...main, path: 'chains/other/db/full' },
+      { ...main, path: 'chains/para/keystore' },
+      { ...relay, path: 'chains/dot/paritydb/full' },
+      { ...relay, path: 'polkadot/chains/dot/db/full' },
+      { ...relay, path: 'polkadot/chains/dot/keystore' },
+      { ...relay, path: 'polkadot/chains' },
+      { role: 'parachains', backend: 'paritydb', path: 'chains/para/paritydb/parachains' },
+      { role: 'relay-parachains', backend: 'paritydb', path: 'polkadot/chains/other/paritydb/parachains' },
+      { role: 'keys', backend: 'rocksdb', path: 'chains/para/keystore' },
+    ] as const;
+    for (const part of bad) {
+      const others = good.filter(({ role }) => role !== part.role);
+      assert.equal(isPartPath(part, 'para', [...others, part]), false, part.path);
+    }
+    // None comes twice, and none without what it belongs to.
+    const twin = { ...relay, path: 'polkadot/chains/second/paritydb/full' } as const;
+    assert.equal(isPartPath(twin, 'para', [...good, twin]), false);
+    assert.equal(isPartPath(good[3], 'para', [main, good[3]]), false);
   });
 });

@@ -55,7 +55,15 @@ const VIEW = [
 /** A proof beyond reading back; an offer, which is not published, has none. */
 const PROOF = ['proveRestore', 'proveDir', 'proveCommand', 'proveTimeout', 'proveIsolation'] as const;
 
-const TAKE = [...VIEW, ...PROOF, ...REPOSITORY, 'compressionLevel', 'report'] as const;
+const TAKE = [
+  ...VIEW,
+  'databases',
+  'relayBasePath',
+  ...PROOF,
+  ...REPOSITORY,
+  'compressionLevel',
+  'report',
+] as const;
 
 /** Options of a command that mean nothing without another one. */
 export const SERVE_OPTIONS: Readonly<Record<'store' | 'basePath', readonly OptionName[]>> = {
@@ -65,6 +73,7 @@ export const SERVE_OPTIONS: Readonly<Record<'store' | 'basePath', readonly Optio
 
 const RESTORE = [
   ...DATABASE,
+  'relayBasePath',
   ...REPOSITORY,
   'source',
   ...TRUST,

@@ -21,6 +21,7 @@ import {
   timezone,
   url,
 } from './lib/option-kinds.ts';
+import { PART_OPTIONS } from './lib/part-options.ts';
 import { PAUSE_OPTIONS } from './lib/pause-options.ts';
 import { PROOF_OPTIONS } from './lib/proof-options.ts';
 
@@ -57,6 +58,7 @@ export const OPTIONS = {
     kind: text('DIR', 'the path of a folder'),
     description: "The node's base path, as in its own --base-path.",
   },
+  ...PART_OPTIONS,
   chain: {
     kind: pattern('ID', /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/, 'a chain spec id, such as polkadot or ksmcc3'),
     description:

@@ -104,7 +104,8 @@ export async function composeTakeSnapshot(
     onNotice: logNotices(parts.log),
     signal: parts.signal,
   });
-  return { ...view, store, level: config.compressionLevel, proof: proofOptions(config) };
+  const { databases, relayBasePath, compressionLevel: level } = config;
+  return { ...view, databases, relayBasePath, store, level, proof: proofOptions(config) };
 }
 
 function proofOptions(config: TakeConfig): ProofOptions | undefined {

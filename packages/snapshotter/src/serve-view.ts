@@ -37,7 +37,7 @@ export interface ServeViewOptions
  */
 export async function serveView(options: ServeViewOptions): Promise<void> {
   const { signal } = options;
-  const layout = await findSource(options);
+  const [layout] = await findSource(options);
   const channel = assertChannel(options.channel ?? `${layout.chainId}/${layout.backend}`);
   const dir = await makeOfferFolder(options.stateDir, channel, layout);
   const lock = await acquireLock({ name: 'offer', dir, signal });
@@ -54,7 +54,7 @@ async function serveLocked(
 ): Promise<void> {
   const { log, progress, signal, chunkSize = DEFAULT_CHUNK_SIZE } = options;
   await assertFits(layout, chunkSize, signal);
-  const source = await openSource(options, layout);
+  const source = await openSource(options, [layout]);
   try {
     const frozen = await source.freeze();
     try {

@@ -1,5 +1,4 @@
 import type { PrivateKey } from '@presync/format/signature';
-import type { DatabaseLayout } from '@presync/node/layout';
 import { isPresyncError, PresyncError } from '@presync/runtime/errors';
 import { acquireLock } from '@presync/runtime/lock';
 import type { ProgressSink } from '@presync/runtime/progress';
@@ -13,7 +12,7 @@ import {
   resolveSnapshot,
 } from '@presync/transfer/repository';
 import { type ProveMode, type UploadResult, uploadSnapshot } from '@presync/transfer/snapshot';
-import { findSource, openSource, type SourceNodeOptions } from './lib/source-node.ts';
+import { findSource, openSource, type SourceDatabases, type SourceNodeOptions } from './lib/source-node.ts';
 import { type ProofOptions, prepareProof } from './prove-snapshot.ts';
 
 export interface TakeSnapshotOptions extends SourceNodeOptions {
@@ -49,11 +48,12 @@ export interface TakeSnapshotResult {
  */
 export async function takeSnapshot(options: TakeSnapshotOptions): Promise<TakeSnapshotResult> {
   const { signal } = options;
-  const layout = await findSource(options);
-  const channel = assertChannel(options.channel ?? `${layout.chainId}/${layout.backend}`);
-  const lock = await acquireLock({ name: 'snapshot', dir: layout.dir, signal });
+  const databases = await findSource(options);
+  const [main] = databases;
+  const channel = assertChannel(options.channel ?? `${main.chainId}/${main.backend}`);
+  const lock = await acquireLock({ name: 'snapshot', dir: main.dir, signal });
   try {
-    return await takeLocked(options, layout, channel);
+    return await takeLocked(options, databases, channel);
   } finally {
     await lock.release();
   }
@@ -61,11 +61,11 @@ export async function takeSnapshot(options: TakeSnapshotOptions): Promise<TakeSn
 
 async function takeLocked(
   options: TakeSnapshotOptions,
-  layout: DatabaseLayout,
+  databases: SourceDatabases,
   channel: string,
 ): Promise<TakeSnapshotResult> {
   const { signal, store, log } = options;
-  const source = await openSource(options, layout);
+  const source = await openSource(options, databases);
   try {
     // Before the probe, which writes: a place that holds something else is not written to.
     await assertRepositoryOrEmpty(store, { signal });

@@ -20,10 +20,10 @@ import {
   sealStage,
   stagedBytes,
   stagedPath,
-  swapIn,
   undoHalfSwap,
   writeState,
 } from './lib/stage.ts';
+import { readSwap, swapIn, undoSwap } from './lib/swap.ts';
 import { makeFolders } from './made-folders.ts';
 
 /** A file of a database that comes from no repository. */
@@ -115,6 +115,8 @@ export async function openForeignStage(options: ForeignStageOptions): Promise<Fo
     if (fits && state.phase === 'sealed' && ((await exists(paths.stage)) || (await exists(paths.target))))
       return await createStage(paths, options, { archive, sealed: true, undo: async () => {} });
 
+    const swap = await readSwap(paths);
+    if (swap !== undefined) await undoSwap(swap);
     await undoHalfSwap(paths);
     if (options.existing === 'refuse') {
       await assertNothingThere(
@@ -294,7 +296,7 @@ async function createStage(
     async finish() {
       try {
         throwIfAborted(signal);
-        await swapIn(paths);
+        await swapIn([paths]);
         await clearWork(paths);
       } catch (error) {
         throw asIoError(error, basePath);

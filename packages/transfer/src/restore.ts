@@ -1,5 +1,5 @@
-import { rm, statfs } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { rm, stat, statfs } from 'node:fs/promises';
+import { basename, dirname, join, relative } from 'node:path';
 import { zeroDigest } from '@presync/format/digest';
 import type { IndexedChunk, IndexedFile } from '@presync/format/index-file';
 import { errnoOf, ioError, isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
@@ -15,6 +15,7 @@ import { finishFile } from './lib/finish-file.ts';
 import { type Journal, openJournal } from './lib/journal.ts';
 import { chunksOf } from './lib/local-index.ts';
 import {
+  allPaths,
   assertNothingThere,
   clearWork,
   createStagedFile,
@@ -26,11 +27,12 @@ import {
   stagedBytes,
   stagedPath,
   statePath,
-  swapIn,
   undoHalfSwap,
   writeState,
 } from './lib/stage.ts';
+import { isSwapOf, readSwap, swapIn, undoSwap, writeSwap } from './lib/swap.ts';
 import { makeFolders } from './made-folders.ts';
+import { partTargets } from './part-targets.ts';
 import { downloadIndex, type Repository, type Snapshot } from './repository.ts';
 
 /** What happens to a database that is already at the target. */
@@ -42,6 +44,8 @@ export interface RestoreOptions {
   snapshot: Snapshot;
   /** The node's base path. Made when it is not there. */
   basePath: string;
+  /** That of its relay chain; default `polkadot/` in the base path, as the node's own default. */
+  relayBasePath?: string | undefined;
   /** Default `refuse`. `reuse` takes from it every chunk that already matches; both others replace it when the new one is sealed. */
   existing?: ExistingPolicy | undefined;
   /** Called for each file of the index before anything is written for it; throws to refuse it. */
@@ -79,12 +83,18 @@ const SYNC_CONCURRENCY = 4;
 export async function restoreSnapshot(options: RestoreOptions): Promise<RestoreResult> {
   const { snapshot, basePath, signal } = options;
   const { manifest } = snapshot;
-  const parts = manifest.node.parts.map((part) => partPaths(basePath, part.path));
-  const [first] = parts;
+  const parts = allPaths(partTargets(manifest, options));
+  const roots = parts.filter(({ within }) => within === undefined);
+  const [first] = roots;
   if (first === undefined) throw new PresyncError('INTERNAL', 'a manifest without parts');
   try {
     const found = await readState(first);
     const state = found !== undefined && 'manifest' in found ? found : undefined;
+    const swap = await readSwap(first);
+    const wasSealed =
+      state?.phase === 'sealed' &&
+      state.manifest === snapshot.sha256 &&
+      (roots.length === 1 || (await isSwapOf(swap, roots, snapshot.sha256)));
     const result: RestoreResult = {
       files: manifest.totals.files,
       bytes: manifest.totals.bytes,
@@ -92,24 +102,25 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<RestoreR
       fetchedBytes: 0,
       resumedChunks: 0,
       reusedChunks: 0,
-      wasSealed: false,
+      wasSealed,
     };
-    if (state?.phase === 'sealed' && state.manifest === snapshot.sha256) {
-      result.wasSealed = true;
-    } else {
-      for (const part of parts) await undoHalfSwap(part);
+    if (!wasSealed) {
+      if (swap !== undefined) await undoSwap(swap);
+      for (const part of roots) await undoHalfSwap(part);
       if ((options.existing ?? 'refuse') === 'refuse')
-        for (const part of parts) await assertNothingThere(part);
+        for (const part of roots) await assertNothingThere(part);
       await preflight(options, parts, first);
       const names = await fetchAll(options, parts, first, state?.manifest === snapshot.sha256, result);
-      for (const part of parts) {
+      // Those that lie in others first, since these keep what lies in them.
+      for (const part of parts.toSorted((a, b) => b.stage.length - a.stage.length)) {
         await sealStage(part, names.get(part.part) ?? new Set(), options.owner);
       }
+      await writeSwap(roots, snapshot.sha256);
       await writeState(first, { ...stateOf(snapshot), phase: 'sealed' });
     }
     throwIfAborted(signal);
-    for (const part of parts) await swapIn(part);
-    for (const part of parts) await clearWork(part);
+    await swapIn(roots);
+    for (const part of roots) await clearWork(part);
     return result;
   } catch (error) {
     throw errnoOf(error) === undefined || isPresyncError(error)
@@ -133,10 +144,14 @@ async function preflight(options: RestoreOptions, parts: PartPaths[], first: Par
   const indexPath = indexPathOf(first);
   try {
     for (const part of parts) {
+      if (part.within !== undefined) continue;
       undo.unshift((await makeFolders(dirname(part.target), owner)).undo);
       undo.unshift((await makeFolders(part.work)).undo);
     }
-    await assertRoom(parts, first, snapshot);
+    const devices = new Set<number>();
+    for (const { work } of parts) devices.add((await stat(work)).dev);
+    if (devices.size === 1) await assertRoom(parts, first, snapshot);
+    const needed = new Map<string, number>();
     await rm(indexPath, { force: true });
     await downloadIndex(repository, manifest, indexPath, { signal });
     for await (const chunk of chunksOf(repository, manifest, indexPath, signal)) {
@@ -144,7 +159,10 @@ async function preflight(options: RestoreOptions, parts: PartPaths[], first: Par
         options.assertFile(file);
         partOf(parts, file);
       }
+      if (devices.size > 1 && chunk.sha256 !== zeroDigest(repository.chunkSize))
+        countRoom(parts, chunk, needed);
     }
+    await assertRoomEach(parts, needed);
   } catch (error) {
     await rm(indexPath, { force: true });
     for (const step of undo) await step();
@@ -165,20 +183,41 @@ function partOf(parts: PartPaths[], file: IndexedFile): PartPaths {
 }
 
 async function assertRoom(parts: PartPaths[], first: PartPaths, { manifest }: Snapshot): Promise<void> {
-  const { bavail, bsize } = await statfs(first.work);
   let staged = 0;
   for (const part of parts) staged += await stagedBytes(part);
   // Repeated chunks, zeros above all, are counted once: holes take no room.
   const needed = Math.max(0, Math.min(manifest.totals.bytes, manifest.totals.unique) - staged);
-  const free = bavail * bsize;
+  assertFree(first.work, await freeBytes(first.work), needed);
+}
+
+function assertFree(dir: string, free: number, needed: number): void {
   if (free >= needed) return;
-  throw new PresyncError(
-    'NO_SPACE',
-    `${first.work} has ${free} bytes free, and the snapshot needs ${needed} more`,
-    {
-      hint: 'use a larger disk, or remove what is not needed; a database that is replaced stays until the new one is complete',
-    },
-  );
+  throw new PresyncError('NO_SPACE', `${dir} has ${free} bytes free, and the snapshot needs ${needed} more`, {
+    hint: 'use a larger disk, or remove what is not needed; a database that is replaced stays until the new one is complete',
+  });
+}
+
+/** Adds what a chunk will take in each part's work folder. */
+function countRoom(parts: PartPaths[], chunk: IndexedChunk, needed: Map<string, number>): void {
+  for (const segment of chunk.segments) {
+    if (segment.kind !== 'data') continue;
+    const { work } = partOf(parts, segment.file);
+    needed.set(work, (needed.get(work) ?? 0) + segment.length);
+  }
+}
+
+/** Where the parts go to several disks, each needs room of its own. */
+async function assertRoomEach(parts: PartPaths[], needed: ReadonlyMap<string, number>): Promise<void> {
+  for (const [work, bytes] of needed) {
+    let staged = 0;
+    for (const part of parts) if (part.work === work) staged += await stagedBytes(part);
+    assertFree(work, await freeBytes(work), Math.max(0, bytes - staged));
+  }
+}
+
+async function freeBytes(dir: string): Promise<number> {
+  const { bavail, bsize } = await statfs(dir);
+  return bavail * bsize;
 }
 
 /** A file that is being put together. */
@@ -209,7 +248,7 @@ async function fetchAll(
   const journal = await openJournal(journalPath, manifest.totals.chunks);
   const concurrency = boundedConcurrency(options.concurrency ?? DEFAULT_CONCURRENCY, repository.chunkSize);
   const workers = createChunkWorkers({ concurrency });
-  const names = new Map(parts.map((part) => [part.part, new Set<string>()]));
+  const names = new Map(parts.map((part) => [part.part, new Set(insideOf(part, parts))]));
   const context: FetchContext = {
     options,
     workers,
@@ -250,6 +289,13 @@ async function fetchAll(
   }
   await Promise.all(context.finishing);
   return names;
+}
+
+/** Names in a part's folder that are the way to parts that lie in it. */
+function insideOf(outer: PartPaths, parts: readonly PartPaths[]): string[] {
+  return parts
+    .filter(({ within }) => within === outer)
+    .map(({ target }) => relative(outer.target, target).split('/')[0] ?? '');
 }
 
 interface FetchContext {

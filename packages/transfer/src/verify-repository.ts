@@ -50,7 +50,7 @@ export async function verifyRepository(options: VerifyRepositoryOptions): Promis
 }
 
 /** Channels by their snapshots as well as by their pointers, so that one whose pointer was deleted is missed. */
-async function allChannels({ store }: Repository, signal: AbortSignal): Promise<string[]> {
+export async function allChannels({ store }: Repository, signal: AbortSignal): Promise<string[]> {
   const channels = new Set<string>();
   for (const [prefix, pattern] of [
     [repositoryKeys.channels, /^channels\/(.+)\/latest\.json$/],

@@ -290,6 +290,7 @@ describe('the next offer of a database', () => {
     assert.deepEqual(sequences, [
       `snapshots/${CHANNEL}/1700000100/index.zst`,
       `snapshots/${CHANNEL}/1700000100/manifest.json`,
+      `snapshots/${CHANNEL}/1700000100/proof.json`,
     ]);
   });
 

@@ -60,13 +60,14 @@ export async function readTree(dir: string): Promise<Tree> {
   return tree;
 }
 
-export async function sourceFiles(dir: string): Promise<SourceFile[]> {
+export async function sourceFiles(dir: string, part = PART): Promise<SourceFile[]> {
   const files: SourceFile[] = [];
   for (const name of await readdir(dir)) {
     const path = join(dir, name);
     const info = await stat(path, { bigint: true });
+    if (!info.isFile()) continue;
     files.push({
-      path: `${PART}/${name}`,
+      path: `${part}/${name}`,
       size: Number(info.size),
       class: name === 'CURRENT' ? 'seal' : name.endsWith('.sst') ? 'immutable' : 'mutable',
       mode: Number(info.mode & 0o7777n),

@@ -10,6 +10,8 @@ export interface TargetPart {
   /** The database folder, relative to the base path. */
   path: string;
   backend: Backend;
+  /** As in a manifest; default `main`. */
+  role?: string | undefined;
 }
 
 /** Checks the place: nobody has the database open, and no other database would be opened in its stead. */
@@ -23,6 +25,8 @@ export async function assertTarget(basePath: string, part: TargetPart, signal: A
       { hint: 'stop the node first' },
     );
   }
+  // What is kept of parachains has no sibling, and no layout that was older.
+  if (part.role === 'parachains' || part.role === 'relay-parachains') return;
   const other: Backend = part.backend === 'rocksdb' ? 'paritydb' : 'rocksdb';
   const specId = part.path.split('/')[1] ?? '';
   const sibling = join(basePath, ...databasePath(specId, other).split('/'));
@@ -58,8 +62,8 @@ async function names(dir: string): Promise<string[]> {
 }
 
 /** True when every part has a database that can be opened, and none is half restored. */
-export async function isWhole(basePath: string, parts: readonly TargetPart[]): Promise<boolean> {
-  for (const part of parts) {
+export async function isWhole(parts: readonly (TargetPart & { basePath: string })[]): Promise<boolean> {
+  for (const { basePath, ...part } of parts) {
     if ((await interruptedRestore(basePath, part.path)) !== undefined) return false;
     const found = await names(join(basePath, ...part.path.split('/')));
     if (!found.includes(part.backend === 'rocksdb' ? 'CURRENT' : 'metadata')) return false;

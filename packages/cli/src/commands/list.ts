@@ -3,13 +3,8 @@ import { formatBytes } from '@presync/runtime/units';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import { quarantineOf, readProof } from '@presync/transfer/proof';
-import {
-  listChannels,
-  listSequences,
-  openRepository,
-  readLatest,
-  resolveSnapshot,
-} from '@presync/transfer/repository';
+import { listSequences, openRepository, readLatest, resolveSnapshot } from '@presync/transfer/repository';
+import { allChannels } from '@presync/transfer/verify-repository';
 import type { CommandHandler } from '../command.ts';
 
 interface Row {
@@ -32,9 +27,8 @@ export const list: CommandHandler<'list'> = async ({ config, signal }) => {
   const store = await composeStore(config.store, { access: await readStoreAccess(config), signal });
   try {
     const repository = await openRepository(store, { signal });
-    const channels: string[] = [];
-    if (config.channel !== undefined) channels.push(config.channel);
-    else for await (const channel of listChannels(repository, { signal })) channels.push(channel);
+    // Also those that have nothing but what is in quarantine.
+    const channels = config.channel === undefined ? await allChannels(repository, signal) : [config.channel];
     const rows: Row[] = [];
     for (const channel of channels) {
       const latest = await readLatest(repository, channel, { signal });

@@ -1,4 +1,5 @@
 import type { Backend, FileClass } from '../layout.ts';
+import type { DatabaseRole } from './roles.ts';
 
 type Rule = readonly [pattern: RegExp, fileClass: FileClass];
 
@@ -37,8 +38,21 @@ const PARITYDB: readonly Rule[] = [
   [/^stats\.txt$/, 'skip'],
 ];
 
-/** The class of a file by its name in the database folder, or undefined when the backend has no such file. */
-export function classifyFile(backend: Backend, name: string): FileClass | undefined {
+/** Polkadot's own version of the database of parachain data (`polkadot/node/service/src/parachains_db/upgrade.rs`). */
+const PARACHAINS: readonly Rule[] = [[/^parachain_db_version$/, 'mutable']];
+
+/** True for the databases of parachain data. */
+export function isParachains(role: DatabaseRole | undefined): boolean {
+  return role === 'parachains' || role === 'relay-parachains';
+}
+
+/** The class of a file by its name in the database folder, or undefined when the backend has no such file there. */
+export function classifyFile(
+  backend: Backend,
+  name: string,
+  role: DatabaseRole = 'main',
+): FileClass | undefined {
   const rules = backend === 'rocksdb' ? ROCKSDB : PARITYDB;
-  return rules.find(([pattern]) => pattern.test(name))?.[1];
+  const more = isParachains(role) ? PARACHAINS : [];
+  return [...rules, ...more].find(([pattern]) => pattern.test(name))?.[1];
 }

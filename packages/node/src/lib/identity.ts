@@ -2,6 +2,7 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ioError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { DatabaseIdentity, DatabaseLayout } from '../layout.ts';
+import { isParachains } from './classify.ts';
 import { metadataField } from './metadata.ts';
 
 /** These files are some dozens to some thousand bytes long. */
@@ -20,7 +21,8 @@ export async function readDatabaseIdentity(
   const { signal } = options;
   if (layout.backend === 'rocksdb') {
     const identity = await readText(layout, 'IDENTITY', /^[\w.-]{1,200}$/, signal);
-    const version = await readText(layout, 'db_version', /^\d{1,9}$/, signal);
+    const name = isParachains(layout.role) ? 'parachain_db_version' : 'db_version';
+    const version = await readText(layout, name, /^\d{1,9}$/, signal);
     return { identity, version };
   }
   const text = await readText(layout, 'metadata', undefined, signal);

@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { errnoOf, ioError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { DatabaseFile, DatabaseLayout } from '../layout.ts';
-import { classifyFile } from './classify.ts';
+import { classifyFile, isParachains } from './classify.ts';
+import { PARACHAINS_FOLDER } from './roles.ts';
 
 /** More files than any node's database has; a folder with more is something else. */
 export const MAX_FILES = 1_000_000;
@@ -64,7 +65,7 @@ function listFolder(dir: string): string[] {
 function lookAt(layout: DatabaseLayout, name: string): DatabaseFile | undefined {
   const path = join(layout.dir, name);
   // A name that is not on the list must stop the run also when its owner removes it right after, so it is judged first.
-  const fileClass = classifyFile(layout.backend, name);
+  const fileClass = classifyFile(layout.backend, name, layout.role);
   let stats: BigIntStats;
   try {
     stats = lstatSync(path, { bigint: true });
@@ -72,6 +73,14 @@ function lookAt(layout: DatabaseLayout, name: string): DatabaseFile | undefined 
     if (errnoOf(error) === 'ENOENT' && fileClass !== undefined) return undefined;
     throw errnoOf(error) === 'ENOENT' ? unknownFile(layout, name, 'a file') : ioError(error, 'look at', path);
   }
+  // The database of parachain data, which is another part.
+  if (
+    layout.backend === 'rocksdb' &&
+    !isParachains(layout.role) &&
+    name === PARACHAINS_FOLDER &&
+    stats.isDirectory()
+  )
+    return undefined;
   if (!stats.isFile()) throw unknownFile(layout, name, kindOf(stats));
   if (fileClass === undefined) throw unknownFile(layout, name, 'a file');
   if (fileClass === 'skip') return undefined;

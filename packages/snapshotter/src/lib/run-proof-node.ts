@@ -3,13 +3,14 @@ import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
+import { isSea } from 'node:sea';
+import { stripVTControlCharacters } from 'node:util';
 import { processStatus } from '@presync/node/processes';
 import { errnoOf, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
+import { SUPERVISE_PROOF, type SupervisorMessage, type SupervisorTask } from '../proof-messages.ts';
 import { type Isolation, withoutNetwork } from './isolation.ts';
 import { fillIn } from './proof-command.ts';
-import type { SupervisorMessage, SupervisorTask } from './proof-messages.ts';
 import { OWNER_FILE } from './proof-scratch.ts';
 
 export interface ProofNodeOptions {
@@ -49,8 +50,8 @@ export async function runProofNode(options: ProofNodeOptions): Promise<void> {
   };
   const [program = process.execPath, ...args] = [
     ...isolation.wrapper,
-    process.execPath,
-    fileURLToPath(new URL('./proof-supervisor.ts', import.meta.url)),
+    ...ownProgram(),
+    SUPERVISE_PROOF,
     JSON.stringify(task),
   ];
   const started = performance.now();
@@ -84,6 +85,12 @@ export async function runProofNode(options: ProofNodeOptions): Promise<void> {
     killGroup(child);
     await closed;
   }
+}
+
+/** How this very presync is started: as one executable, or as a program for Node. */
+function ownProgram(): string[] {
+  const [, program = ''] = process.argv;
+  return isSea() ? [process.execPath] : [process.execPath, program];
 }
 
 /** So that the next presync finds and ends what this one leaves when it is killed. */
@@ -164,7 +171,9 @@ function judge(
 
 /** The line of a log that tells most: the last that speaks of an error, or the last. */
 function lastWords(log: string): string {
-  const lines = log.split('\n').filter((line) => line.trim() !== '');
+  const lines = stripVTControlCharacters(log)
+    .split('\n')
+    .filter((line) => line.trim() !== '');
   return (lines.findLast((line) => /error|corrupt|panick|mismatch/i.test(line)) ?? lines.at(-1) ?? '').trim();
 }
 

@@ -1,8 +1,11 @@
+import { join } from 'node:path';
+import type { ManifestPart } from '@presync/format/manifest';
 import { checkGate } from '@presync/node/gate';
 import {
   type DatabaseFile,
   type DatabaseLayout,
   findDatabase,
+  findDatabases,
   readDatabaseIdentity,
   scanDatabase,
 } from '@presync/node/layout';
@@ -17,7 +20,13 @@ import {
   withPause,
 } from '@presync/node/pause';
 import { connectNode, type NodeRpc } from '@presync/node/rpc';
-import { type FrozenView, openCopy, prepareView, removeStaleViews } from '@presync/node/view';
+import {
+  type FrozenView,
+  openCopy,
+  type PreparedView,
+  prepareView,
+  removeStaleViews,
+} from '@presync/node/view';
 import { messageOf, PresyncError } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
 import type { SnapshotDescription } from '@presync/transfer/snapshot';
@@ -31,6 +40,9 @@ export interface SourceNodeOptions {
   basePath: string;
   chain?: string | undefined;
   backend?: 'rocksdb' | 'paritydb' | undefined;
+  /** `all` takes the relay chain's and those of parachain data as well. Default `main`. */
+  databases?: 'main' | 'all' | undefined;
+  relayBasePath?: string | undefined;
   pause: PauseSettings;
   /** The node's RPC. Not asked with pause `none`, unless given. */
   rpcUrl?: string | undefined;
@@ -91,33 +103,56 @@ const ADVANCE_TIMEOUT_MS = 60_000;
 /** The same for one that was started anew. */
 const RESTART_TIMEOUT_MS = 300_000;
 
-/** The database of the node, after a node that an earlier presync left paused was resumed. */
+/** The databases of the node, its chain's own first, after a node that an earlier presync left paused was resumed. */
 export async function findSource({
   basePath,
+  relayBasePath,
   chain,
   backend,
+  databases,
   stateDir,
   log,
   signal,
-}: SourceNodeOptions): Promise<DatabaseLayout> {
+}: SourceNodeOptions): Promise<SourceDatabases> {
   const onOutput = (line: string): void => log.info('hook.output', line);
   for (const recovered of await recoverPauses({ stateDir, onOutput, signal })) {
     log.warn('pause.recovered', 'an earlier presync had left the node paused; it runs again', {
       ...recovered,
     });
   }
-  return findDatabase({ basePath, chainId: chain, backend, signal });
+  const place = { basePath, chainId: chain, backend, signal };
+  if (databases !== 'all' && relayBasePath !== undefined) {
+    throw new PresyncError(
+      'CONFIG_INVALID',
+      '--relay-base-path is given, and the relay chain is not to be taken',
+      {
+        hint: 'say --databases all, or leave --relay-base-path out',
+      },
+    );
+  }
+  if (databases !== 'all') return [await findDatabase(place)];
+  const [main, ...others] = await findDatabases({ ...place, relayBasePath });
+  if (main === undefined) throw new PresyncError('INTERNAL', 'a node without a database');
+  return [main, ...others];
 }
 
+/** The main one and, where they are taken, the others. */
+export type SourceDatabases = readonly [main: DatabaseLayout, ...others: DatabaseLayout[]];
+
 /** Looks at the database and asks the node whether a good view of it can be taken now. Nothing is paused or written. */
-export async function openSource(options: SourceNodeOptions, layout: DatabaseLayout): Promise<SourceNode> {
+export async function openSource(options: SourceNodeOptions, layouts: SourceDatabases): Promise<SourceNode> {
   const { signal } = options;
-  await removeStaleViews(layout, { viewDir: options.viewDir, signal });
-  const holder = await databaseHolder(layout, { signal });
-  const pauser = createPauser(pauserOptions(options, layout, holder));
-  // A file that may not be in a snapshot, or that damages its identity, is found before anything is written or paused.
-  const files = await scanDatabase(layout, { signal });
-  await readDatabaseIdentity(layout, { signal });
+  const [main] = layouts;
+  const holder = await databaseHolder(main, { signal });
+  const files: DatabaseFile[] = [];
+  for (const layout of layouts) {
+    await removeStaleViews(layout, { viewDir: viewDirOf(layout, options), signal });
+    await assertSameHolder(main, holder, layout, signal);
+    // A file that may not be in a snapshot, or that damages its identity, is found before anything is written or paused.
+    files.push(...(await scanDatabase(layout, { signal })));
+    await readDatabaseIdentity(layout, { signal });
+  }
+  const pauser = createPauser(pauserOptions(options, layouts, holder));
   const rpcUrl = options.rpcUrl ?? (options.pause.strategy === 'none' ? undefined : DEFAULT_RPC);
   const rpc =
     rpcUrl === undefined ? undefined : await connectNode(rpcUrl, { timeoutMs: RPC_TIMEOUT_MS, signal });
@@ -126,7 +161,7 @@ export async function openSource(options: SourceNodeOptions, layout: DatabaseLay
     const closed = new AbortController();
     const context: Context = {
       options,
-      layout,
+      layouts,
       holder,
       pauser,
       rpc,
@@ -151,9 +186,34 @@ export async function openSource(options: SourceNodeOptions, layout: DatabaseLay
   }
 }
 
+/** Where the view of a database is made: a database that lies in another one's folder has its views beside that. */
+function viewDirOf(layout: DatabaseLayout, { viewDir }: SourceNodeOptions): string | undefined {
+  if (viewDir !== undefined || !/^(?:relay-)?parachains$/.test(layout.role ?? '')) return viewDir;
+  return join(layout.dir, layout.backend === 'rocksdb' ? '../../..' : '..', '.presync');
+}
+
+/** One pause holds one process still, so all databases must be its own. */
+async function assertSameHolder(
+  main: DatabaseLayout,
+  holder: DatabaseHolder | undefined,
+  layout: DatabaseLayout,
+  signal: AbortSignal,
+): Promise<void> {
+  if (layout === main) return;
+  const other = await databaseHolder(layout, { signal });
+  if ((holder === undefined) === (other === undefined) && holder?.pid === other?.pid) return;
+  const who = (found: DatabaseHolder | undefined): string =>
+    found === undefined ? 'nobody' : found.pid === undefined ? 'some process' : `process ${found.pid}`;
+  throw new PresyncError(
+    'NODE_PAUSE_FAILED',
+    `${main.dir} is held open by ${who(holder)} and ${layout.dir} by ${who(other)}, so no one pause is good for both`,
+    { hint: 'check --relay-base-path, or take the main database only with --databases main' },
+  );
+}
+
 interface Context {
   options: SourceNodeOptions;
-  layout: DatabaseLayout;
+  layouts: SourceDatabases;
   holder: DatabaseHolder | undefined;
   pauser: Pauser;
   rpc: NodeRpc | undefined;
@@ -166,7 +226,7 @@ interface Context {
 
 function pauserOptions(
   options: SourceNodeOptions,
-  layout: DatabaseLayout,
+  layouts: SourceDatabases,
   holder: DatabaseHolder | undefined,
 ): PauserOptions {
   const { pause, stateDir, log } = options;
@@ -174,14 +234,21 @@ function pauserOptions(
     const who = holder.pid === undefined ? 'a process' : `process ${holder.pid}`;
     throw new PresyncError(
       'NODE_PAUSE_FAILED',
-      `${who} has ${layout.dir} open, so it cannot be copied as it is`,
+      `${who} has ${layouts[0].dir} open, so it cannot be copied as it is`,
       {
         hint: 'use --pause signal, or stop the node first',
       },
     );
   }
+  if (isCopied(pause) && layouts.length > 1) {
+    throw new PresyncError(
+      'CONFIG_INVALID',
+      'a copy that hooks leave is of one base path, and several databases are to be taken',
+      { hint: 'leave --hook-view out, so that the databases are linked where they are, or --databases' },
+    );
+  }
   const onOutput = (line: string): void => log.info('hook.output', line);
-  return { ...pause, holder, databases: [layout], stateDir, onOutput };
+  return { ...pause, holder, databases: layouts, stateDir, onOutput };
 }
 
 interface ChainFacts {
@@ -231,22 +298,35 @@ async function passGate(options: SourceNodeOptions, rpc: NodeRpc | undefined): P
 }
 
 async function freeze(context: Context): Promise<FrozenDatabase> {
-  const { options, layout, holder, facts } = context;
+  const { options, layouts, holder, facts } = context;
+  const [main] = layouts;
   // Before the pause, which a node that is stopped for it does not outlive.
   const pruning = await nodePruning(holder?.pid);
-  const { view, seconds, head } = await takeView(context);
+  const { views, seconds, head } = await takeViews(context);
   try {
-    const identity = await readDatabaseIdentity({ ...layout, dir: view.dir }, { signal: options.signal });
+    const parts: ManifestPart[] = [];
+    for (const [index, layout] of layouts.entries()) {
+      const dir = views[index]?.dir ?? layout.dir;
+      const { identity, version } = await readDatabaseIdentity(
+        { ...layout, dir },
+        { signal: options.signal },
+      );
+      const { backend, archivePrefix: path, role = 'main' } = layout;
+      parts.push({ role, backend, path, databaseVersion: version, identity });
+    }
+    const files = views.flatMap((view) => view.files.map((file) => toSourceFile(file, file.viewPath)));
     let released: Promise<void> | undefined;
     return {
-      files: view.files.map((file) => toSourceFile(file, file.viewPath)),
-      bytes: view.files.reduce((sum, file) => sum + file.size, 0),
-      databaseIdentity: `${layout.backend} ${identity.identity} ${identity.version}`,
+      files,
+      bytes: files.reduce((sum, file) => sum + file.size, 0),
+      databaseIdentity: parts
+        .map((part) => `${part.backend} ${part.identity} ${part.databaseVersion}`)
+        .join('\n'),
       describe: {
         expires:
           options.expiresMs === undefined ? null : new Date(Date.now() + options.expiresMs).toISOString(),
         chain: {
-          specId: layout.chainId,
+          specId: main.chainId,
           name: facts.chainName,
           genesisHash: facts.genesisHash,
           anchor: facts.anchor,
@@ -257,65 +337,91 @@ async function freeze(context: Context): Promise<FrozenDatabase> {
           implementation: facts.implementation?.name ?? null,
           version: facts.implementation?.version ?? null,
           ...pruning,
-          parts: [
-            {
-              role: 'main',
-              backend: layout.backend,
-              path: layout.archivePrefix,
-              databaseVersion: identity.version,
-              identity: identity.identity,
-            },
-          ],
+          parts,
         },
         pause: { strategy: options.pause.strategy, seconds },
       },
       advancing: watchAdvance(context, head),
       release: () => {
-        released ??= view.release();
+        released ??= releaseAll(views);
         return released;
       },
     };
   } catch (error) {
-    await view.release();
+    await releaseAll(views);
     throw error;
   }
 }
 
-async function takeView({ options, layout, pauser, rpc, facts, finalSince }: Context): Promise<{
-  view: FrozenView;
+async function releaseAll(views: readonly FrozenView[]): Promise<void> {
+  for (const view of views) await view.release();
+}
+
+/** One view of each database, in their order, all of one pause. */
+async function takeViews({ options, layouts, pauser, rpc, facts, finalSince }: Context): Promise<{
+  views: FrozenView[];
   seconds: number;
   head: { number: number; hash: string } | null;
 }> {
   const { signal, log } = options;
-  // Where hooks leave a copy, that is the view.
-  const copied = options.pause.strategy === 'hooks' && options.pause.hookView !== undefined;
-  const prepared = copied ? undefined : await prepareView({ layout, viewDir: options.viewDir, signal });
+  const prepared: PreparedView[] = [];
   try {
+    for (const layout of isCopied(options.pause) ? [] : layouts)
+      prepared.push(await prepareView({ layout, viewDir: viewDirOf(layout, options), signal }));
     // What the node has only in memory is not in the copy; a block that is final for a while has long been written.
     if (facts.anchor !== null) await delay(options.anchorAgeMs - (performance.now() - finalSince), signal);
-    const lock = await lockPause(layout, { log, signal });
+    const lock = await lockPause(layouts[0], { log, signal });
     try {
       const head = rpc === undefined ? null : await rpc.best();
-      const { result, seconds, release } = await withPause(pauser, { signal }, ({ copy, signal: budget }) =>
-        prepared === undefined
-          ? openCopy(layout, copy ?? layout.basePath, { signal: budget })
-          : prepared.freeze({ signal: budget }),
-      );
-      const view = prepared === undefined ? { ...result, release } : result;
-      log.info('view.frozen', 'the view is frozen, the node runs', {
-        seconds,
-        files: view.files.length,
-        copiedBytes: view.bytesCopiedInPause,
-        ...view.methods,
-      });
-      return { view, seconds, head };
+      const { views, seconds } = isCopied(options.pause)
+        ? await openCopied(pauser, layouts[0], signal)
+        : await freezeAll(pauser, prepared, signal);
+      for (const [index, view] of views.entries()) {
+        log.info('view.frozen', 'the view is frozen, the node runs', {
+          seconds,
+          database: layouts[index]?.archivePrefix,
+          files: view.files.length,
+          copiedBytes: view.bytesCopiedInPause,
+          ...view.methods,
+        });
+      }
+      return { views, seconds, head };
     } finally {
       await lock.release();
     }
   } catch (error) {
-    await prepared?.discard();
+    for (const view of prepared) await view.discard();
     throw error;
   }
+}
+
+/** True where hooks leave a copy: that is the view. */
+function isCopied({ strategy, hookView }: PauseSettings): boolean {
+  return strategy === 'hooks' && hookView !== undefined;
+}
+
+async function openCopied(
+  pauser: Pauser,
+  layout: DatabaseLayout,
+  signal: AbortSignal,
+): Promise<{ views: FrozenView[]; seconds: number }> {
+  const { result, seconds, release } = await withPause(pauser, { signal }, ({ copy, signal: budget }) =>
+    openCopy(layout, copy ?? layout.basePath, { signal: budget }),
+  );
+  return { views: [{ ...result, release }], seconds };
+}
+
+async function freezeAll(
+  pauser: Pauser,
+  prepared: readonly PreparedView[],
+  signal: AbortSignal,
+): Promise<{ views: FrozenView[]; seconds: number }> {
+  const { result: views, seconds } = await withPause(pauser, { signal }, async (budget) => {
+    const frozen: FrozenView[] = [];
+    for (const view of prepared) frozen.push(await view.freeze({ signal: budget.signal }));
+    return frozen;
+  });
+  return { views, seconds };
 }
 
 /** Watches, beside the work, that the node goes on after the pause. A node that does not is reported; the view is good all the same. */

@@ -1,7 +1,7 @@
 import { sha256 as digestOf } from '@presync/format/digest';
 import { encodeDocument } from '@presync/format/documents';
 import type { IndexDigest } from '@presync/format/index-file';
-import { encodeManifest, type Manifest } from '@presync/format/manifest';
+import { encodeManifest, type Manifest, PARTS_FEATURE } from '@presync/format/manifest';
 import { repositoryKeys } from '@presync/format/paths';
 import { sealEnvelope } from '@presync/format/signature';
 import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
@@ -55,7 +55,7 @@ export async function publish(
     await confirmStored(store, repositoryKeys.index(channel, sequence), digest.size, signal);
     const manifest: Manifest = {
       presync: 'manifest',
-      format: { version: 1, minReader: 1, features: [] },
+      format: { version: 1, minReader: 1, features: describe.node.parts.length > 1 ? [PARTS_FEATURE] : [] },
       repository: { id: repository.id, sha256: repository.sha256 },
       channel,
       sequence,

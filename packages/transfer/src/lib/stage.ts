@@ -1,5 +1,5 @@
 import { chmod, chown, mkdir, open, readdir, readFile, rename, rm, rmdir, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import {
   channelSchema,
   encodeDocument,
@@ -31,10 +31,15 @@ export interface PartPaths {
   stage: string;
   /** Where the old database waits until the new one is in place. */
   replaced: string;
+  /** The part in whose folder this one lies, and with which it is moved; such a one has no work folder of its own. */
+  within?: PartPaths | undefined;
 }
 
 export function partPaths(basePath: string, part: string): PartPaths {
-  const target = join(basePath, ...part.split('/'));
+  return pathsOf({ part, target: join(basePath, ...part.split('/')) });
+}
+
+function pathsOf({ part, target }: PartTarget): PartPaths {
   const work = join(dirname(target), '.presync');
   return {
     part,
@@ -43,6 +48,29 @@ export function partPaths(basePath: string, part: string): PartPaths {
     stage: join(work, `restore-${basename(target)}`),
     replaced: join(work, `replaced-${basename(target)}`),
   };
+}
+
+/** A part and where it goes. */
+export interface PartTarget {
+  /** Its path in the archive. */
+  part: string;
+  /** The database folder, absolute. */
+  target: string;
+}
+
+/** The paths of several parts. One that lies in the folder of another is put together there. */
+export function allPaths(targets: readonly PartTarget[]): PartPaths[] {
+  const roots = targets.filter((inner) => !targets.some((outer) => isWithin(inner, outer))).map(pathsOf);
+  return targets.map((target) => {
+    const within = roots.find((root) => isWithin(target, root));
+    if (within === undefined) return roots.find(({ part }) => part === target.part) ?? pathsOf(target);
+    const stage = join(within.stage, relative(within.target, target.target));
+    return { ...target, work: within.work, stage, replaced: within.replaced, within };
+  });
+}
+
+function isWithin(inner: { target: string }, outer: { target: string }): boolean {
+  return inner.target.startsWith(`${outer.target}/`);
 }
 
 /** Where a file is staged. A seal file waits under another name until all others are durable. */
@@ -135,6 +163,7 @@ export async function undoHalfSwap(paths: PartPaths): Promise<void> {
 /** Makes or keeps the staged folder. */
 export async function openStage(paths: PartPaths): Promise<void> {
   try {
+    if (paths.within !== undefined) await mkdir(dirname(paths.stage), { recursive: true, mode: 0o700 });
     await mkdir(paths.stage, { mode: 0o700 });
     return;
   } catch (error) {
@@ -191,41 +220,20 @@ export async function sealStage(
     if (name.endsWith(SEAL_SUFFIX))
       await rename(join(paths.stage, name), join(paths.stage, name.slice(0, -SEAL_SUFFIX.length)));
   }
-  if (owner !== undefined) await chown(paths.stage, owner.uid, owner.gid);
-  await chmod(paths.stage, 0o755);
-  await syncDirectory(paths.stage);
-}
-
-/**
- * Moves the sealed folder to the database's place. May be called again after it was interrupted at any point. The old database, if
- * there is one, is moved aside first and removed last.
- */
-export async function swapIn(paths: PartPaths): Promise<void> {
-  if (await exists(paths.stage)) {
-    if (await exists(paths.target)) {
-      await rm(paths.replaced, { recursive: true, force: true });
-      try {
-        await durableRename(paths.target, paths.replaced);
-      } catch (error) {
-        if (errnoOf(error) !== 'EBUSY' && errnoOf(error) !== 'EXDEV') throw error;
-        throw new PresyncError(
-          'TARGET_UNWRITABLE',
-          `${paths.target} cannot be replaced: it is a mount point`,
-          {
-            cause: error,
-            hint: 'mount the volume at the base path or at the folder above the database',
-          },
-        );
-      }
-    }
-    await durableRename(paths.stage, paths.target);
+  // A part that lies in another one has folders between the two.
+  const top = paths.within?.stage ?? dirname(paths.stage);
+  for (let folder = paths.stage; folder !== top; folder = dirname(folder)) {
+    if (owner !== undefined) await chown(folder, owner.uid, owner.gid);
+    await chmod(folder, 0o755);
+    await syncDirectory(folder);
   }
-  await rm(paths.replaced, { recursive: true, force: true });
 }
 
-/** Removes the notes of a restore that is done, and `.presync` itself when nothing else is in it. */
+/** Removes the notes of a restore that is done, that of a swap last, and `.presync` itself when nothing else is in it. */
 export async function clearWork(paths: PartPaths): Promise<void> {
-  for (const name of ['restore.json', 'restore.json.new', 'restore.journal', 'restore-index.zst'])
+  const left = (await exists(paths.work)) ? await readdir(paths.work) : [];
+  const unfinished = left.filter((name) => /^(?:restore|swap)\.json\..+\.new$/.test(name));
+  for (const name of [...unfinished, 'restore.json', 'restore.journal', 'restore-index.zst', 'swap.json'])
     await rm(join(paths.work, name), { force: true });
   await rmdir(paths.work).catch((error: unknown) => {
     if (errnoOf(error) !== 'ENOTEMPTY' && errnoOf(error) !== 'ENOENT') throw error;

@@ -1,4 +1,7 @@
-/** What the process that looks after the proof node is told, as its one argument, in JSON. */
+/** The first argument of a presync that is to look after a proof node; no command that people give. */
+export const SUPERVISE_PROOF = 'supervise-proof';
+
+/** What the process that looks after the proof node is told, as its second argument, in JSON. */
 export interface SupervisorTask {
   command: string[];
   /** Working folder and home of the node. */

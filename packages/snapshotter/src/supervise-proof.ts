@@ -1,13 +1,9 @@
-/**
- * A program of its own: starts the proof node, asks it over loopback, and says what it answered. It runs in the node's own network namespace, where presync
- * itself is not. Its standard input is a pipe that only presync holds: when that ends, presync is gone or has seen enough, and the node is killed.
- */
 import { execFileSync, spawn } from 'node:child_process';
 import { networkInterfaces, setPriority } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connectNode } from '@presync/node/rpc';
 import { messageOf } from '@presync/runtime/errors';
-import { RAISE_LOOPBACK } from './isolation.ts';
+import { RAISE_LOOPBACK } from './lib/isolation.ts';
 import type { SupervisorMessage, SupervisorTask } from './proof-messages.ts';
 
 /** The source node comes first. */
@@ -16,12 +12,35 @@ const ASK_EVERY_MS = 500;
 /** Of the node's log, the end is kept. */
 const LOG_CHARACTERS = 8192;
 
-const task: SupervisorTask = JSON.parse(process.argv[2] ?? '');
-const stop = new AbortController();
-
-process.stdin.resume();
-process.stdin.once('end', killAll);
-process.stdin.once('error', killAll);
+/**
+ * What presync does when it is started as the one that looks after a proof node (see `lib/run-proof-node.ts`): starts the node, asks it over loopback, and says what it
+ * answered. It runs in the node's own network namespace, where the presync that started it is not. Its standard input is a pipe that only that one holds: when it
+ * ends, that presync is gone or has seen enough, and the node is killed.
+ */
+export async function superviseProof(text: string): Promise<void> {
+  const stop = new AbortController();
+  const end = (): void => {
+    stop.abort();
+    killAll();
+  };
+  process.stdin.resume();
+  process.stdin.once('end', end);
+  process.stdin.once('error', end);
+  try {
+    const task: SupervisorTask = JSON.parse(text);
+    if (task.ownNetwork) {
+      const [program, ...args] = RAISE_LOOPBACK;
+      execFileSync(program, args);
+      const out = waysOut();
+      if (out.length > 0) throw new Error(`there is a way out of its network namespace: ${out.join(', ')}`);
+    }
+    setPriority(NICENESS);
+    startNode(task, stop);
+    await ask(task, stop.signal);
+  } catch (error) {
+    say({ kind: 'refused', reason: messageOf(error) });
+  }
+}
 
 function say(message: SupervisorMessage): void {
   process.stdout.write(`${JSON.stringify(message)}\n`);
@@ -29,7 +48,6 @@ function say(message: SupervisorMessage): void {
 
 /** Kills the node and whatever it has started. The first process of a namespace spares itself, and ends by itself when it has nothing left to do. */
 function killAll(): void {
-  stop.abort();
   process.kill(process.pid === 1 ? -1 : 0, 'SIGKILL');
 }
 
@@ -40,7 +58,7 @@ function waysOut(): string[] {
     .map(([name]) => name);
 }
 
-function startNode(): void {
+function startNode(task: SupervisorTask, stop: AbortController): void {
   const [program = '', ...args] = task.command;
   let log = '';
   const keep = (text: string): void => {
@@ -65,8 +83,7 @@ function startNode(): void {
 }
 
 /** Asks until the node has answered once: what a database holds is known when it is open, and nothing can be added to it here. */
-async function ask(): Promise<void> {
-  const { signal } = stop;
+async function ask(task: SupervisorTask, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     try {
       const rpc = await connectNode(`http://127.0.0.1:${task.rpcPort}`, { signal });
@@ -87,18 +104,4 @@ async function ask(): Promise<void> {
       await sleep(ASK_EVERY_MS, undefined, { signal }).catch(() => undefined);
     }
   }
-}
-
-try {
-  if (task.ownNetwork) {
-    const [program, ...args] = RAISE_LOOPBACK;
-    execFileSync(program, args);
-    const out = waysOut();
-    if (out.length > 0) throw new Error(`there is a way out of its network namespace: ${out.join(', ')}`);
-  }
-  setPriority(NICENESS);
-  startNode();
-  await ask();
-} catch (error) {
-  say({ kind: 'refused', reason: messageOf(error) });
 }
