@@ -5,10 +5,12 @@ import { encodeManifest, type Manifest } from '@presync/format/manifest';
 import { repositoryKeys } from '@presync/format/paths';
 import { sealEnvelope } from '@presync/format/signature';
 import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import type { Clock } from '../clock.ts';
 import { type Repository, readLatest, resolveSnapshot, type Snapshot } from '../repository.ts';
 import type { UploadOptions } from '../snapshot.ts';
 import { verifySnapshot } from '../verify.ts';
 import { confirmStored } from './confirm-stored.ts';
+import type { Lease } from './lease.ts';
 
 /** Sequence numbers that are tried when others publish, or were killed half-way, in the same channel. */
 const MAX_SEQUENCE_TRIES = 1000;
@@ -23,12 +25,17 @@ export interface Published {
 export async function publish(
   options: UploadOptions,
   {
+    lease,
+    clock,
     indexPath,
     digest,
     totals,
     previous,
     floor,
   }: {
+    /** None in a repository that nobody collects. */
+    lease?: Lease;
+    clock: Clock;
     indexPath: string;
     digest: IndexDigest;
     totals: Manifest['totals'];
@@ -38,13 +45,13 @@ export async function publish(
 ): Promise<Published> {
   const { repository, channel, describe, keys, signal } = options;
   const { store } = repository;
-  const created = new Date().toISOString();
   for (let tried = 1; tried <= MAX_SEQUENCE_TRIES; tried++) {
     const sequence = floor + tried;
     const index = { path: indexPath, size: digest.size };
     if (!(await putIfAbsent(store, repositoryKeys.index(channel, sequence), index, digest.sha256, signal)))
       continue;
-    await confirmStored(store, repositoryKeys.index(channel, sequence), digest.size, signal);
+    await confirmStored(store, repositoryKeys.index(channel, sequence), digest.size, signal, clock);
+    await lease?.confirm(signal);
     const manifest: Manifest = {
       presync: 'manifest',
       format: { version: 1, minReader: 1, features: [] },
@@ -53,15 +60,18 @@ export async function publish(
       sequence,
       previous:
         previous === undefined ? null : { sequence: previous.manifest.sequence, sha256: previous.sha256 },
-      created,
+      created: new Date(clock.now()).toISOString(),
       ...describe,
       totals,
       index: digest,
     };
     const bytes = sealEnvelope(encodeManifest(manifest), keys);
     const sha256 = await digestOf(bytes);
-    if (!(await putIfAbsent(store, repositoryKeys.manifest(channel, sequence), bytes, sha256, signal)))
-      continue;
+    const key = repositoryKeys.manifest(channel, sequence);
+    // The last moment: nothing is awaited between this look at the clock and the put.
+    lease?.assertHeld();
+    if (!(await putIfAbsent(store, key, bytes, sha256, signal))) continue;
+    if (lease !== undefined) await assertStillHeld(store, lease, key, signal);
     return { manifest, sha256, size: bytes.length };
   }
   throw new PresyncError(
@@ -72,6 +82,23 @@ export async function publish(
     },
   );
 }
+
+/** A manifest that was put so late that a collector may not have waited for it is taken back. */
+async function assertStillHeld(
+  store: Repository['store'],
+  lease: Lease,
+  key: string,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await lease.confirm(signal);
+  } catch (error) {
+    await store.remove(key, { signal: AbortSignal.timeout(TAKE_BACK_MS) });
+    throw error;
+  }
+}
+
+const TAKE_BACK_MS = 60_000;
 
 async function putIfAbsent(
   store: Repository['store'],
@@ -116,6 +143,7 @@ export async function prove(options: UploadOptions, published: Published): Promi
     scope: mode,
     scratchDir: options.stateDir,
     concurrency: options.concurrency,
+    createWorkers: options.createWorkers,
     signal,
   });
   const [first] = problems;
