@@ -6,7 +6,7 @@ import type { OnEvent } from './events.ts';
 import { begin, type CollectorOptions, type Removed } from './lib/collect.ts';
 import { listCollections, readPart, type Tombstone } from './lib/collections.ts';
 import { createFingerprints } from './lib/fingerprints.ts';
-import { listChunks } from './lib/listed-chunks.ts';
+import { type ListedChunks, listChunks } from './lib/listed-chunks.ts';
 import { planRetention, type RetentionPlan, removeManifests } from './lib/plan-retention.ts';
 import { claimRipe, finishRipe, type Waiting } from './lib/remove-ripe.ts';
 import { type SurveyedSnapshot, snapshotName } from './lib/snapshot-survey.ts';
@@ -102,8 +102,9 @@ async function runOnce(options: PruneOptions, clock: Clock): Promise<PruneResult
   const run = crypto.randomUUID();
   const collector: CollectorOptions = { store, clock, concurrency, graceMs, signal };
   const ripening = await claimRipe(collector, run, dryRun);
-  const listed = await listChunks(store, join(scratchDir, 'chunks'), signal);
+  let listed: ListedChunks | undefined;
   try {
+    listed = await listChunks(store, join(scratchDir, 'chunks'), signal);
     const plan = await planRetention(options, { clock, concurrency, listed, scratchDir });
     for (const { channel, sequence, missing, message } of plan.damaged)
       onEvent?.('prune.damaged', message, { channel, sequence, missing });
@@ -128,7 +129,9 @@ async function runOnce(options: PruneOptions, clock: Clock): Promise<PruneResult
       total: { chunks: listed.chunks, bytes: listed.bytes },
     };
   } finally {
-    await listed.close();
+    // Those that were not removed stop being renewed; another run takes them up later.
+    for (const claimed of ripening.claims) await claimed.end('deleting');
+    await listed?.close();
     await rm(scratchDir, { recursive: true, force: true });
   }
 }

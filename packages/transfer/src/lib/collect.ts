@@ -17,7 +17,8 @@ import { createFingerprints, type Fingerprints } from './fingerprints.ts';
 import { type FoundLease, listLeases } from './leases.ts';
 
 /** For how long a collector says that it goes on removing, each time it says so. */
-const DELETING_MS = 10 * 60_000;
+const DELETING_MS = 30 * 60_000;
+const RENEW_MS = 5 * 60_000;
 /** A collection that was begun and never finished is given up. Its collector finds that out when it goes on. */
 const ABANDONED_MS = 24 * 60 * 60_000;
 
@@ -65,13 +66,13 @@ export function sortCollections(
   return sorted;
 }
 
-/** A collection that this run, and nobody else, removes. */
+/** A collection that this run, and nobody else, removes. It is renewed until it is ended. */
 export interface Claim {
   collection: Collection;
-  /** Sends no removal after that, by `clock.elapsed`. */
-  holdsUntil: number;
-  run: string;
-  renewing?: Promise<void> | undefined;
+  /** Throws LEASE_LOST when another run may have taken it up. */
+  assertHeld(): void;
+  /** Ends it, and says what comes next: back to `marked` when nothing was removed. */
+  end(phase: 'marked' | 'deleted' | 'deleting'): Promise<void>;
 }
 
 /** Says that what the collection names is removed from now on. Undefined when another run has done so. */
@@ -80,25 +81,54 @@ export async function claim(
   collection: Collection,
   run: string,
 ): Promise<Claim | undefined> {
-  const { state } = collection;
-  if (state === undefined) return undefined;
-  const holdsUntil = clock.elapsed() + DELETING_MS;
-  const moved = await moveState(
-    store,
-    { ...state.document, phase: 'deleting', run, until: timeOf(clock.now() + DELETING_MS) },
-    state.version,
-    signal,
-  );
-  if (moved === undefined) return undefined;
-  collection.state = moved;
-  return { collection, holdsUntil, run };
-}
+  if (collection.state === undefined) return undefined;
+  let state = collection.state;
+  let until = { elapsed: 0, now: 0 };
+  const stopped = new AbortController();
+  const either = AbortSignal.any([signal, stopped.signal]);
+  // By both clocks: the one that never jumps stands still while a machine is suspended.
+  const isHeld = (): boolean => clock.elapsed() < until.elapsed && clock.now() < until.now;
 
-/** Lets go of what was claimed and of which nothing was removed. */
-export async function release({ store, signal }: CollectorOptions, { collection }: Claim): Promise<void> {
-  const { state } = collection;
-  if (state === undefined) return;
-  await moveState(store, { ...state.document, phase: 'marked', until: null }, state.version, signal);
+  async function move(phase: CollectionDocument['phase'], ms: number | null): Promise<boolean> {
+    const next = { elapsed: clock.elapsed() + (ms ?? 0), now: clock.now() + (ms ?? 0) };
+    const document = { ...state.document, phase, run, until: ms === null ? null : timeOf(next.now) };
+    const moved = await moveState(store, document, state.version, signal);
+    if (moved === undefined) return false;
+    state = moved;
+    until = next;
+    return true;
+  }
+
+  async function keepRenewing(): Promise<void> {
+    for (;;) {
+      await clock.sleep(RENEW_MS, either);
+      if (either.aborted || !isHeld()) return;
+      try {
+        if (!(await move('deleting', DELETING_MS))) until = { elapsed: 0, now: 0 };
+      } catch {
+        // It is tried again as long as it holds; when it does not any more, whoever removes something hears of it.
+      }
+    }
+  }
+
+  if (!(await move('deleting', DELETING_MS))) return undefined;
+  const renewing = keepRenewing();
+  return {
+    collection,
+    assertHeld() {
+      if (isHeld()) return;
+      throw new PresyncError(
+        'LEASE_LOST',
+        `the collection ${collection.id} was not removed in time, or was taken up by another run`,
+        { hint: 'run "presync prune" again: it goes on where this one ended' },
+      );
+    },
+    async end(phase) {
+      stopped.abort();
+      await renewing;
+      if (isHeld() && phase !== 'deleting') await move(phase, phase === 'marked' ? null : 0);
+    },
+  };
 }
 
 export interface Removed {
@@ -116,7 +146,7 @@ export async function removeClaimed(
   claimed: Claim,
   { named, visibleIndexes }: { named: Fingerprints; visibleIndexes: ReadonlySet<string> },
 ): Promise<Removed> {
-  const { store, clock, concurrency, signal } = options;
+  const { store, concurrency, signal } = options;
   const { collection } = claimed;
   const kept = createFingerprints();
   for await (const { key } of store.list(`${repositoryKeys.tombstones}${collection.id}/kept/`, { signal }))
@@ -127,7 +157,7 @@ export async function removeClaimed(
       sha256 === undefined ? !visibleIndexes.has(key) : !named.has(sha256) && !kept.has(sha256),
     );
     await forEachConcurrent(doomed, { concurrency, signal }, async ({ key, size, sha256 }, abort) => {
-      await holdOn(options, claimed);
+      claimed.assertHeld();
       await store.remove(key, { signal: abort });
       if (sha256 === undefined) removed.indexes += 1;
       else {
@@ -136,54 +166,8 @@ export async function removeClaimed(
       }
     });
   }
-  const { state } = collection;
-  if (state !== undefined)
-    await moveState(
-      store,
-      { ...state.document, phase: 'deleted', until: timeOf(clock.now()) },
-      state.version,
-      signal,
-    );
+  await claimed.end('deleted');
   return removed;
-}
-
-/** Renews the claim when half of its time has passed. Throws when it is over: another run may have taken it up. */
-async function holdOn({ store, clock, signal }: CollectorOptions, claimed: Claim): Promise<void> {
-  // By both clocks: the one that never jumps stands still while a machine is suspended.
-  const left = (): number =>
-    Math.min(
-      claimed.holdsUntil - clock.elapsed(),
-      Date.parse(claimed.collection.state?.document.until ?? '') - clock.now(),
-    );
-  if (left() < DELETING_MS / 2) {
-    claimed.renewing ??= renew();
-    await claimed.renewing;
-  }
-  if (!(left() > 0)) throw lostClaim(claimed);
-
-  async function renew(): Promise<void> {
-    const { collection } = claimed;
-    const { state } = collection;
-    const holdsUntil = clock.elapsed() + DELETING_MS;
-    const document = state?.document;
-    if (document === undefined || !(left() > 0)) throw lostClaim(claimed);
-    const next: CollectionDocument = { ...document, until: timeOf(clock.now() + DELETING_MS) };
-    const moved = await moveState(store, next, state?.version, signal);
-    if (moved === undefined) throw lostClaim(claimed);
-    collection.state = moved;
-    claimed.holdsUntil = holdsUntil;
-    claimed.renewing = undefined;
-  }
-}
-
-function lostClaim({ collection }: Claim): PresyncError {
-  return new PresyncError(
-    'LEASE_LOST',
-    `the collection ${collection.id} was not removed in time, or was taken up by another run`,
-    {
-      hint: 'run "presync prune" again: it goes on where this one ended',
-    },
-  );
 }
 
 /** Removes a collection that has nothing more to do, its state last, so that half of one is found again. */

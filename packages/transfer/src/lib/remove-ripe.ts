@@ -6,7 +6,6 @@ import {
   claim,
   dispose,
   type Removed,
-  release,
   removeClaimed,
   sortCollections,
 } from './collect.ts';
@@ -136,7 +135,7 @@ export async function finishRipe(
   }
   for (const claimed of claims) {
     if (blocked !== undefined) {
-      await release(collector, claimed);
+      await claimed.end('marked');
       finished.waiting.push(describe(claimed.collection, new Set()));
       continue;
     }
