@@ -7,6 +7,7 @@ import type { ProgressSink } from '@presync/runtime/progress';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import { logNotices } from '@presync/store/notices';
+import { createStoreClock } from '@presync/transfer/store-clock';
 import type { SourceNodeOptions } from './lib/source-node.ts';
 import type { TakeSnapshotOptions } from './take-snapshot.ts';
 
@@ -101,11 +102,14 @@ export async function composeTakeSnapshot(
   parts: ComposeParts,
 ): Promise<TakeSnapshotOptions> {
   const view = await composeView(config, parts);
+  const access = await readStoreAccess(config);
   const store = await composeStore(config.store, {
     metrics: parts.metrics?.store,
-    access: await readStoreAccess(config),
+    access,
     onNotice: logNotices(parts.log),
     signal: parts.signal,
   });
-  return { ...view, store, level: config.compressionLevel };
+  // A daemon runs for months: its clock is compared anew for each snapshot.
+  const createClock = () => createStoreClock(config.store, { access, signal: parts.signal });
+  return { ...view, store, createClock, level: config.compressionLevel };
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { repositoryKeys } from '@presync/format/paths';
 import { type Clock, createClock } from './clock.ts';
 import type { OnEvent } from './events.ts';
-import { begin, type CollectorOptions, type Removed } from './lib/collect.ts';
+import { begin, type Claim, type CollectorOptions, type Removed } from './lib/collect.ts';
 import { listCollections, readPart, type Tombstone } from './lib/collections.ts';
 import { createFingerprints } from './lib/fingerprints.ts';
 import { type ListedChunks, listChunks } from './lib/listed-chunks.ts';
@@ -101,15 +101,23 @@ async function runOnce(options: PruneOptions, clock: Clock): Promise<PruneResult
   const scratchDir = await mkdtemp(join(options.scratchDir, 'prune-'));
   const run = crypto.randomUUID();
   const collector: CollectorOptions = { store, clock, concurrency, graceMs, signal };
-  const ripening = await claimRipe(collector, run, dryRun);
+  const claims: Claim[] = [];
   let listed: ListedChunks | undefined;
   try {
+    const ripening = await claimRipe(collector, { claims, run, dryRun });
     listed = await listChunks(store, join(scratchDir, 'chunks'), signal);
     const plan = await planRetention(options, { clock, concurrency, listed, scratchDir });
     for (const { channel, sequence, missing, message } of plan.damaged)
       onEvent?.('prune.damaged', message, { channel, sequence, missing });
     if (!dryRun) await removeManifests(options, plan);
-    const ripe = await finishRipe(collector, ripening, { repository, plan, scratchDir, listed, dryRun });
+    const ripe = await finishRipe(collector, ripening, {
+      claims,
+      repository,
+      plan,
+      scratchDir,
+      listed,
+      dryRun,
+    });
     const blocked = plan.blocked ?? ripe.blocked;
     const tombstones = candidates(collector, plan, ripe.survey, listed.all());
     const found =
@@ -130,7 +138,7 @@ async function runOnce(options: PruneOptions, clock: Clock): Promise<PruneResult
     };
   } finally {
     // Those that were not removed stop being renewed; another run takes them up later.
-    for (const claimed of ripening.claims) await claimed.end('deleting');
+    for (const claimed of claims) await claimed.end('deleting');
     await listed?.close();
     await rm(scratchDir, { recursive: true, force: true });
   }

@@ -11,13 +11,14 @@ import { parseArgs } from 'node:util';
 import { createMemoryStore } from '@presync/store/memory';
 import { openStore } from '@presync/store/open';
 import { createRandom } from './random.ts';
-import { createPool, runWorld } from './world.ts';
+import { createPool, PROFILES, runWorld } from './world.ts';
 
 const { values } = parseArgs({
   options: {
     from: { type: 'string', default: '1' },
     count: { type: 'string', default: '1' },
     store: { type: 'string' },
+    profile: { type: 'string' },
     trace: { type: 'boolean', default: false },
   },
 });
@@ -45,7 +46,13 @@ try {
       values.store === undefined
         ? createMemoryStore()
         : await openStore(storeUrlOf(values.store, seed), { signal: new AbortController().signal });
-    const { trace, ...report } = await runWorld({ seed, store, dir: join(dir, String(seed)), pool });
+    const { trace, ...report } = await runWorld({
+      seed,
+      store,
+      dir: join(dir, String(seed)),
+      pool,
+      profile: PROFILES.find((profile) => profile === values.profile),
+    });
     await store.close();
     const digest = createHash('sha256').update(trace.join('\n')).digest('hex').slice(0, 16);
     const ms = Math.round(performance.now() - began);

@@ -68,7 +68,7 @@ export function createScheduler(seed: number, stepMs: number): Scheduler {
    */
   async function settle(): Promise<void> {
     let seen = activity;
-    for (let quiet = 0; quiet < 3; ) {
+    for (let quiet = 0; quiet < 2; ) {
       await new Promise((resolve) => stat('/', resolve));
       await new Promise((resolve) => setImmediate(resolve));
       const busy = process.getActiveResourcesInfo().some((name) => name.startsWith('F'));
@@ -91,7 +91,8 @@ export function createScheduler(seed: number, stepMs: number): Scheduler {
       sleep: (ms, signal) =>
         new Promise((resolve) => {
           if (signal.aborted || actor.crashed) {
-            resolve();
+            // Not at once: who sleeps in a loop would let nobody else run.
+            setImmediate(resolve);
             return;
           }
           const step: Step = { actor, what: 'sleep', due: now + ms, issued: now, run: () => finish() };

@@ -30,6 +30,8 @@ export interface WorldOptions {
   /** For state and scratch files. */
   dir: string;
   pool: readonly SourceFile[];
+  /** Default: the seed's. */
+  profile?: Profile | undefined;
 }
 
 export interface WorldReport {
@@ -50,6 +52,8 @@ export interface WorldReport {
  * behind and the collector's ahead. `again`: what was removed is needed again, and removals are slow and come twice.
  */
 export type Profile = 'any' | 'late' | 'again';
+
+export const PROFILES: readonly Profile[] = ['any', 'any', 'any', 'again', 'again', 'late'];
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -85,9 +89,9 @@ export async function createPool(dir: string): Promise<SourceFile[]> {
 }
 
 /** Runs four writers, two readers and one or two collectors against one repository, and judges what they leave. */
-export async function runWorld({ seed, store, dir, pool }: WorldOptions): Promise<WorldReport> {
+export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptions): Promise<WorldReport> {
   const choose = createRandom(seed ^ 0x5eed);
-  const profile: Profile = choose.pick(['any', 'any', 'any', 'again', 'again', 'late']);
+  const profile = wanted.profile ?? choose.pick(PROFILES);
   const stepMs = profile === 'late' ? 100 : choose.pick([300, 3000, 20_000, 60_000]);
   const scheduler = createScheduler(seed, stepMs);
   const { random } = scheduler;
@@ -267,7 +271,10 @@ export async function runWorld({ seed, store, dir, pool }: WorldOptions): Promis
   }
 
   const hot = { from: Number.POSITIVE_INFINITY, pause: () => 0 };
-  hot.pause = () => Math.max(MINUTE, Math.min(20 * MINUTE, hot.from - scheduler.now()));
+  hot.pause = () => {
+    const ahead = hot.from - scheduler.now();
+    return ahead < -20 * MINUTE ? 20 * MINUTE : Math.max(MINUTE, Math.min(20 * MINUTE, ahead));
+  };
   // In `late`, the first writer's clock is behind and the collector's ahead.
   const late = createActor('writer1', profile === 'late' ? -SKEW : skew());
   write(late, CHANNELS[0], profile === 'late' ? 2 : 1 + random.below(3));

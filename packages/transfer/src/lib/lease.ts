@@ -173,8 +173,9 @@ export async function takeLease(options: LeaseOptions): Promise<Lease> {
   try {
     await confirmStored(store, key, first.body.byteLength, signal, clock);
   } catch (error) {
+    const late = isHeld() ? undefined : lose('ran out before it was confirmed');
     await lease.drop();
-    throw error;
+    throw late ?? error;
   }
   renewing = keepRenewing();
   return lease;

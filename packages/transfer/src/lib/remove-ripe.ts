@@ -25,7 +25,6 @@ export interface Waiting {
 }
 
 export interface Ripening {
-  claims: Claim[];
   /** In a dry run: what would be claimed. */
   ripe: Collection[];
   waiting: Waiting[];
@@ -36,21 +35,20 @@ export interface Ripening {
  */
 export async function claimRipe(
   collector: CollectorOptions,
-  run: string,
-  dryRun: boolean,
+  { claims, run, dryRun }: { claims: Claim[]; run: string; dryRun: boolean },
 ): Promise<Ripening> {
   const { store, clock, signal } = collector;
   const collections = await listCollections(store, signal);
   const leases = await listLeases(store, clock, signal);
   const { ripe, done, waiting } = sortCollections(collections, leases, collector);
   const held = new Set(leases.filter(({ expired }) => !expired).map(({ name }) => name));
-  const ripening: Ripening = { claims: [], ripe, waiting: waiting.map((one) => describe(one, held)) };
+  const ripening: Ripening = { ripe, waiting: waiting.map((one) => describe(one, held)) };
   if (dryRun) return ripening;
   for (const collection of done) await dispose(collector, collection);
   for (const collection of ripe) {
     const claimed = await claim(collector, collection, run);
     if (claimed === undefined) ripening.waiting.push(describe(collection, held));
-    else ripening.claims.push(claimed);
+    else claims.push(claimed);
   }
   return ripening;
 }
@@ -79,14 +77,16 @@ export interface Finished {
  */
 export async function finishRipe(
   collector: CollectorOptions,
-  { claims, ripe, waiting }: Ripening,
+  { ripe, waiting }: Ripening,
   {
+    claims,
     repository,
     plan,
     listed,
     scratchDir,
     dryRun,
   }: {
+    claims: readonly Claim[];
     repository: Repository;
     plan: RetentionPlan;
     listed: ListedChunks;
