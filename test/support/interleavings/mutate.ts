@@ -88,6 +88,11 @@ const dir = await mkdtemp(join(tmpdir(), 'presync-mutations-'));
 try {
   await copyTo(dir);
   let missed = 0;
+  for (const profile of new Set(PROFILES)) {
+    const found = await hunt(dir, profile);
+    if (found !== undefined)
+      throw new Error(`${profile} ${found.seed}, with nothing broken: ${found.violation}`);
+  }
   for (const mutation of MUTATIONS) {
     if (!mutation.name.includes(values.only)) continue;
     if (!(await tryMutation(dir, mutation))) missed += 1;

@@ -1,12 +1,9 @@
 import { repositoryKeys } from '@presync/format/paths';
-import { type ErrorCode, isPresyncError, PresyncError } from '@presync/runtime/errors';
+import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { type Clock, createClock } from '../clock.ts';
 import type { OnEvent } from '../events.ts';
 import type { Repository, Snapshot } from '../repository.ts';
 import { type Lease, takeLease } from './lease.ts';
-
-/** Who may only read can hold no lease; the grace of collectors is for them. */
-const REFUSALS: ReadonlySet<ErrorCode> = new Set(['STORE_FORBIDDEN', 'STORE_READ_ONLY']);
 
 export interface HoldOptions {
   repository: Repository;
@@ -34,7 +31,9 @@ export async function holdSnapshot({
   try {
     lease = await takeLease({ store, kind: 'reader', channel, sequence, clock, onEvent, signal });
   } catch (error) {
-    if (!isPresyncError(error) || !REFUSALS.has(error.code)) throw error;
+    throwIfAborted(signal);
+    // Who may only read can hold no lease, and a store that is full can still be read: the grace of collectors is for them.
+    if (!isPresyncError(error)) throw error;
     onEvent?.(
       'lease.not_taken',
       'the store takes no lease; what is read stays for the grace of collectors only',
