@@ -64,7 +64,7 @@ export function createGatedStore(gate: Gate, actor: Actor): ObjectStore {
         const left = issued + MAX_LANDING_MS - scheduler.now();
         if (!writes || left <= 0) return;
         scheduler.later(scheduler.now() + random.below(left), `${why} ${op} ${key}`, async () => {
-          await perform().catch(() => {});
+          if (scheduler.now() - issued <= MAX_LANDING_MS) await perform().catch(() => {});
         });
       };
       const answer = (): void => {

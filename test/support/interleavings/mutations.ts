@@ -141,4 +141,10 @@ export const MUTATIONS: readonly Mutation[] = [
     from: 'export const YOUNG_MS = 30 * 60_000;',
     to: 'export const YOUNG_MS = 0;',
   },
+  {
+    name: 'a writer drops its lease although its manifest may still arrive',
+    file: `${SRC}/lib/lease.ts`,
+    from: 'if (lease.mayLand) return;',
+    to: '',
+  },
 ];

@@ -35,6 +35,11 @@ export interface Lease {
   assertHeld(): void;
   /** The same, and looks whether it is in the store. */
   confirm(signal: AbortSignal): Promise<void>;
+  /**
+   * To be set before something is sent that must not arrive when nothing is protected any more, and unset when it is known to have arrived, or not to. While it is
+   * set, `drop` leaves the lease to expire, which takes longer than what was sent can take.
+   */
+  mayLand: boolean;
   /** Also after an abort, so without a signal; a lease that cannot be dropped expires by itself. */
   drop(): Promise<void>;
 }
@@ -142,6 +147,7 @@ export async function takeLease(options: LeaseOptions): Promise<Lease> {
   const lease: Lease = {
     key,
     lost: lost.signal,
+    mayLand: false,
     assertHeld() {
       throwIfAborted(lost.signal);
       if (!isHeld()) throw lose('ran out');
@@ -160,6 +166,7 @@ export async function takeLease(options: LeaseOptions): Promise<Lease> {
     async drop() {
       stopped.abort();
       await renewing;
+      if (lease.mayLand) return;
       try {
         await store.remove(key, { signal: AbortSignal.timeout(DROP_MS) });
       } catch (error) {

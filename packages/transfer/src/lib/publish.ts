@@ -70,8 +70,12 @@ export async function publish(
     const key = repositoryKeys.manifest(channel, sequence);
     // The last moment: nothing is awaited between this look at the clock and the put.
     lease?.assertHeld();
-    if (!(await putIfAbsent(store, key, bytes, sha256, signal))) continue;
-    if (lease !== undefined) await assertStillHeld(store, lease, key, signal);
+    // A put that fails, or is given up, may still be carried out, when nobody waits for this writer any more.
+    if (lease !== undefined) lease.mayLand = true;
+    const isOurs = await putIfAbsent(store, key, bytes, sha256, signal);
+    if (isOurs && lease !== undefined) await assertStillHeld(store, lease, key, signal);
+    if (lease !== undefined) lease.mayLand = false;
+    if (!isOurs) continue;
     return { manifest, sha256, size: bytes.length };
   }
   throw new PresyncError(
