@@ -187,4 +187,70 @@ describe('prune', () => {
     await prune({ keep: { last: 0 } });
     assert.deepEqual(await listSequences(world.repository, CHANNEL, { signal: NEVER }), [3]);
   });
+
+  it('tells which snapshots lack chunks, builds upon none of them, and has the next one mend them', async (t) => {
+    const { world, store, clock, take, prune, keys } = await createScene(t);
+    const fixed = { 'fixed.sst': randomBytes(100_000) };
+    await take(fixed);
+    const old = await keys('chunks/');
+    clock.advance(HOUR);
+    await take();
+    // What a rule of the bucket does that removes by age.
+    for (const key of old) await store.remove(key, { signal: NEVER });
+    clock.advance(HOUR);
+    const damaged = await prune({ keep: { last: 2 } });
+    assert.deepEqual(
+      damaged.damaged.map(({ sequence }) => sequence),
+      [2, 1],
+    );
+    assert.ok(damaged.damaged.every(({ missing }) => missing > 0));
+    assert.equal(damaged.blocked, undefined);
+
+    const told: string[] = [];
+    await world.snapshot({ clock, onEvent: (event) => told.push(event) });
+    assert.ok(told.includes('snapshot.previous_damaged'));
+    assert.deepEqual((await prune({ keep: { last: 3 } })).damaged, []);
+    assert.ok((await keys('chunks/')).length >= old.length);
+  });
+
+  it('removes nothing while it cannot be known what a snapshot names', async (t) => {
+    const { world, store, clock, take, prune, keys } = await createScene(t);
+    await take();
+    clock.advance(HOUR);
+    await take();
+    clock.advance(HOUR);
+    await prune();
+    clock.advance(HOUR);
+    const index = 'snapshots/test/rocksdb/2/index.zst';
+    const { bytes } = await store.read(index, { maxBytes: 1e6, signal: NEVER });
+    await store.remove(index, { signal: NEVER });
+    const chunks = await keys('chunks/');
+    const { blocked, removed, found } = await prune();
+    assert.match(blocked ?? '', /index/);
+    assert.equal(removed.chunks + found.chunks, 0);
+    assert.deepEqual(await keys('chunks/'), chunks);
+    await store.put(index, bytes, { signal: NEVER });
+    assert.ok((await prune()).removed.chunks > 0);
+    assert.deepEqual(await listSequences(world.repository, CHANNEL, { signal: NEVER }), [2]);
+  });
+
+  it('removes what unfinished snapshots left, and keeps the number of one that may go on', async (t) => {
+    const { store, clock, take, prune, keys } = await createScene(t);
+    await take();
+    const index = 'snapshots/test/rocksdb/1/index.zst';
+    const { bytes } = await store.read(index, { maxBytes: 1e6, signal: NEVER });
+    // The index of 2 was put by somebody who died; the next one takes 3.
+    await store.put(index.replace('/1/', '/2/'), bytes, { signal: NEVER });
+    clock.advance(HOUR);
+    await take();
+    await store.put(index.replace('/1/', '/4/'), bytes, { signal: NEVER });
+    await prune({ keep: {}, wait: true });
+    assert.deepEqual(await keys('snapshots/'), [
+      index,
+      index.replace('index.zst', 'manifest.json'),
+      index.replace('/1/', '/3/'),
+      index.replace('/1/', '/3/').replace('index.zst', 'manifest.json'),
+      index.replace('/1/', '/4/'),
+    ]);
+  });
 });

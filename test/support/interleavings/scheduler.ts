@@ -125,7 +125,7 @@ export function createScheduler(seed: number, stepMs: number): Scheduler {
         const chosen = random.pick(ready);
         steps.splice(steps.indexOf(chosen), 1);
         if (chosen.actor !== NOBODY) now += Math.round(random.exponential() * scheduler.stepMs);
-        trace.push(`${chosen.actor.name} ${chosen.what}`);
+        trace.push(`${Math.round((now - start) / 1000)} ${chosen.actor.name} ${chosen.what}`);
         activity += 1;
         await chosen.run();
       }

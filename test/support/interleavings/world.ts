@@ -97,7 +97,7 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
   const { random } = scheduler;
   const model = createModel();
   const actors: Actor[] = [];
-  const calm = choose.chance(0.25);
+  const calm = choose.chance(profile === 'late' ? 0.7 : 0.25);
   const gate: Gate = {
     base: store,
     scheduler,
@@ -350,15 +350,24 @@ function lateRule(
   let renewed = 0;
   let indexed = false;
   let landed = false;
+  let frozen = false;
+  let lease = '';
   return (call: Call) => {
     if (call.actor !== writer) return;
-    if (call.op === 'put' && call.key.startsWith('leases/')) renewed = now();
+    if (call.op === 'put' && call.key.startsWith('leases/')) {
+      if (call.key !== lease) frozen = false;
+      lease = call.key;
+      // Once it goes on, its renewal does not get through.
+      if (frozen) call.due = now() + MAX_LANDING_MS + MINUTE;
+      else renewed = now();
+    }
     if (call.op === 'put' && call.key.endsWith('/index.zst')) indexed = true;
     if (call.op === 'stat' && call.key.startsWith('leases/') && landed) hot.from = Number.POSITIVE_INFINITY;
     landed = call.op === 'put' && call.key.endsWith('/manifest.json');
     if (landed) call.due = now() + MAX_LANDING_MS - 20_000;
     if (!indexed || call.op !== 'stat' || !call.key.startsWith('leases/')) return;
     indexed = false;
+    frozen = true;
     void call.early();
     // The collector comes by often when it may take the lease for expired.
     hot.from = renewed + LEASE_MS + 2 * MINUTE;
