@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { repositoryKeys } from '@presync/format/paths';
+import { throwIfAborted } from '@presync/runtime/errors';
 import { type Clock, createClock } from './clock.ts';
 import type { OnEvent } from './events.ts';
 import { begin, type Claim, type CollectorOptions, type Removed } from './lib/collect.ts';
@@ -69,8 +70,8 @@ export interface PruneResult {
 
 const DEFAULT_CONCURRENCY = 16;
 
-/** Between two looks whether what is waited for has ended. */
-const LOOK_MS = 60_000;
+/** Between two looks whether the leases that are waited for have ended: each look reads all that is named. */
+const LOOK_MS = 5 * 60_000;
 
 /**
  * Applies retention, removes what an earlier run has found to be named by nobody, and puts tombstones on what is named by nobody now. Any number of runs,
@@ -81,7 +82,10 @@ export async function pruneRepository(options: PruneOptions): Promise<PruneResul
   const result = await runOnce(options, clock);
   while (wait && !dryRun && result.blocked === undefined) {
     if (result.waiting.length === 0 && result.found.chunks + result.found.indexes === 0) break;
-    await clock.sleep(LOOK_MS, signal);
+    // What was found in this run is not among those that wait yet.
+    const ends = result.waiting.map(({ created }) => Date.parse(created) + options.graceMs - clock.now());
+    await clock.sleep(Math.max(LOOK_MS, Math.min(options.graceMs, ...ends)), signal);
+    throwIfAborted(signal);
     const next = await runOnce(options, clock);
     result.damaged = next.damaged;
     result.blocked = next.blocked;

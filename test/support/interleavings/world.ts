@@ -49,11 +49,12 @@ export interface WorldReport {
 
 /**
  * `any`: whatever the seed brings. `late`: a writer is suspended until its lease is about to end, and its manifest lands as late as it can, while its clock is
- * behind and the collector's ahead. `again`: what was removed is needed again, and removals are slow and come twice.
+ * behind and the collector's ahead. `again`: what was removed is needed again, and removals are slow and come twice. `base`: a writer builds upon a snapshot that a collector is about to
+ * remove.
  */
-export type Profile = 'any' | 'late' | 'again';
+export type Profile = 'any' | 'late' | 'again' | 'base';
 
-export const PROFILES: readonly Profile[] = ['any', 'any', 'any', 'again', 'again', 'late'];
+export const PROFILES: readonly Profile[] = ['any', 'any', 'any', 'again', 'again', 'late', 'base'];
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -92,7 +93,7 @@ export async function createPool(dir: string): Promise<SourceFile[]> {
 export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptions): Promise<WorldReport> {
   const choose = createRandom(seed ^ 0x5eed);
   const profile = wanted.profile ?? choose.pick(PROFILES);
-  const stepMs = profile === 'late' ? 100 : choose.pick([300, 3000, 20_000, 60_000]);
+  const stepMs = profile === 'late' || profile === 'base' ? 100 : choose.pick([300, 3000, 20_000, 60_000]);
   const scheduler = createScheduler(seed, stepMs);
   const { random } = scheduler;
   const model = createModel();
@@ -109,8 +110,11 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     calls: new Set(),
     onCall: () => {},
   };
-  const graceMs = profile === 'late' ? 0 : choose.pick([0, 0, 20 * MINUTE, 2 * HOUR]);
-  const keep = { last: choose.pick([1, 1, 2]) };
+  const graceMs =
+    profile === 'late'
+      ? 0
+      : choose.pick(profile === 'base' ? [40 * MINUTE, 2 * HOUR] : [0, 0, 20 * MINUTE, 2 * HOUR]);
+  const keep = { last: 1 + choose.below(2) * Number(profile !== 'base') };
   const report: WorldReport = {
     seed,
     profile,
@@ -263,7 +267,10 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     add(actor, async (repository) => {
       const clock = scheduler.clockOf(actor);
       while (!actors.every(({ name, done }) => done || name.startsWith('collector'))) {
-        await clock.sleep(profile === 'late' ? hot.pause() : random.below(HOUR), NEVER);
+        await clock.sleep(
+          profile === 'late' ? hot.pause() : random.below(profile === 'base' ? HOUR / 4 : HOUR),
+          NEVER,
+        );
         await attempt(actor, async () => {
           await prune(actor, repository, graceMs);
         });
@@ -303,6 +310,7 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
   }
 
   if (profile === 'late') gate.onCall = lateRule(late, scheduler.now, suspend, hot);
+  if (profile === 'base') gate.onCall = baseRule(scheduler.now);
   if (profile === 'again') {
     gate.faults.twice = 0.3;
     gate.onCall = (call) => {
@@ -372,6 +380,37 @@ function lateRule(
     // The collector comes by often when it may take the lease for expired.
     hot.from = renewed + LEASE_MS + 2 * MINUTE;
     void suspend(writer, renewed + LEASE_MS - 20_000);
+  };
+}
+
+/**
+ * Writers that know what they build upon put their lease when a collector has just looked for leases, and that one removes manifests when they are done, as far as calls
+ * may take so long.
+ */
+function baseRule(now: () => number): Gate['onCall'] {
+  const writers = new Set<Call>();
+  const collectors = new Set<Call>();
+  const leases = new Set<string>();
+  const release = (held: Set<Call>): void => {
+    for (const call of held) call.due = now();
+    held.clear();
+  };
+  return (call: Call) => {
+    const { actor, op, key } = call;
+    if (actor.name.startsWith('writer') && key.startsWith('leases/')) {
+      if (op === 'put' && !leases.has(key)) {
+        leases.add(key);
+        call.due = now() + MAX_LANDING_MS - MINUTE;
+        writers.add(call);
+      }
+      if (op === 'remove') release(collectors);
+    }
+    if (!actor.name.startsWith('collector')) return;
+    if (op === 'read' && key.endsWith('/index.zst')) release(writers);
+    if (op === 'remove' && key.endsWith('/manifest.json')) {
+      call.due = now() + MAX_LANDING_MS - MINUTE;
+      collectors.add(call);
+    }
   };
 }
 
