@@ -11,6 +11,7 @@ import { conformanceCampaign } from './conformance.ts';
 import { corruptionCampaign } from './corruption.ts';
 import { FAULT_STORES } from './fault-stores.ts';
 import { faultsCampaign } from './faults.ts';
+import { INTERLEAVING_STORES, interleavingsCampaign } from './interleavings.ts';
 import { killCampaign } from './kill.ts';
 import { pausesCampaign } from './pauses.ts';
 import { PUBLISHER_STORES, publishersCampaign } from './publishers.ts';
@@ -100,6 +101,20 @@ const CAMPAIGNS: Record<string, Campaign> = {
           seed,
           dir: own,
           backends: backend === undefined ? undefined : BACKENDS.filter((known) => known === backend),
+          log,
+        }),
+      ),
+  },
+  /** `count` for the memory store; `--store s3` runs 200 unless told otherwise, on a real server. */
+  interleavings: {
+    count: 10_000,
+    run: ({ count, seed, store = 'memory', dir, log }) =>
+      each(INTERLEAVING_STORES, store, dir, (one) =>
+        interleavingsCampaign({
+          store: one,
+          count: one === 's3' && count === 10_000 ? 200 : count,
+          seed,
+          processes: cpus().length,
           log,
         }),
       ),

@@ -7,6 +7,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { corruptionCampaign } from '../campaigns/corruption.ts';
 import { FAULT_STORES, type FaultStoreName, SERVERS } from '../campaigns/fault-stores.ts';
 import { type FaultsReport, faultsCampaign } from '../campaigns/faults.ts';
+import { interleavingsCampaign } from '../campaigns/interleavings.ts';
 import { killCampaign } from '../campaigns/kill.ts';
 import { pausesCampaign } from '../campaigns/pauses.ts';
 import { PUBLISHER_STORES, publishersCampaign } from '../campaigns/publishers.ts';
@@ -60,6 +61,22 @@ describe('campaigns, in short', () => {
     });
     assert.equal(report.detectedByVerify, 8);
     assert.equal(report.detectedByRestore, 8);
+  });
+
+  it('interleavings: writers, readers and collectors meet in every order', async () => {
+    const report = await interleavingsCampaign({
+      store: 'memory',
+      count: 100,
+      seed: SEED,
+      processes: 2,
+      log: () => {},
+    });
+    assert.deepEqual(report.violations, []);
+    assert.equal(report.worlds, 100);
+    assert.ok(
+      report.snapshots > 300 && report.reads > 100 && report.removedChunks > 50,
+      JSON.stringify(report),
+    );
   });
 
   for (const store of FAULT_STORES) {

@@ -72,6 +72,7 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
       owner: options.owner,
       concurrency: options.concurrency,
       onProgress: (bytes) => options.progress.advance(bytes),
+      onEvent: (event, message, details) => options.log.info(event, message, details),
       signal,
     });
     options.progress.finish();

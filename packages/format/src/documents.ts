@@ -149,3 +149,57 @@ export type ProofDocument = z.infer<typeof proofSchema>;
 export function parseProof(bytes: Uint8Array, what: string): ProofDocument {
   return parseDocument(bytes, proofSchema, what, 'proof');
 }
+
+const pinSchema = z.strictObject({
+  presync: z.literal('pin'),
+  version: z.literal(1),
+  channel: channelSchema,
+  sequence: sequenceSchema,
+  /** Who pinned it, for people: host name and user. */
+  holder: z.string().max(255),
+  created: timeSchema,
+});
+
+/** `pins/<channel>/<seq>.json`: a snapshot that retention must not remove. */
+export type PinDocument = z.infer<typeof pinSchema>;
+
+export function parsePin(bytes: Uint8Array, what: string): PinDocument {
+  return parseDocument(bytes, pinSchema, what, 'pin');
+}
+
+const removedSchema = z.strictObject({
+  presync: z.literal('removed'),
+  version: z.literal(1),
+  channel: channelSchema,
+  /** Sequence numbers that retention took away, as ranges with both ends, in order and apart from each other. */
+  ranges: z.array(z.tuple([sequenceSchema, sequenceSchema])).max(10_000),
+});
+
+/** `channels/<channel>/removed.json`: tells what was removed on purpose from what was lost. */
+export type RemovedDocument = z.infer<typeof removedSchema>;
+
+export function parseRemoved(bytes: Uint8Array, what: string): RemovedDocument {
+  return parseDocument(bytes, removedSchema, what, 'removed');
+}
+
+const collectionSchema = z.strictObject({
+  presync: z.literal('collection'),
+  version: z.literal(1),
+  id: z.uuid(),
+  /** `marking`: tombstones are being put; `marked`: they are all there; `deleting`, `deleted`: what they name is being, or has been, removed. */
+  phase: z.enum(['marking', 'marked', 'deleting', 'deleted']),
+  created: timeSchema,
+  /** Of the run that wrote it; random. */
+  run: z.uuid(),
+  /** Leases that were held when all tombstones were there: they must have ended before anything is removed. */
+  leases: z.array(z.string().min(1).max(160)),
+  /** After this nothing more is removed under this collection unless the document says a later time. Null before `deleting`. */
+  until: timeSchema.nullable(),
+});
+
+/** `tombstones/<id>/state.json`: how far a collection is. */
+export type CollectionDocument = z.infer<typeof collectionSchema>;
+
+export function parseCollection(bytes: Uint8Array, what: string): CollectionDocument {
+  return parseDocument(bytes, collectionSchema, what, 'collection');
+}

@@ -46,6 +46,19 @@ export const repositoryKeys = {
   latest: (channel: string): string => `channels/${channel}/latest.json`,
   channels: 'channels/',
   lease: (kind: string, id: string): string => `leases/${kind}/${id}.json`,
+  leases: 'leases/',
+  chunks: 'chunks/',
+  allSnapshots: 'snapshots/',
+  pin: (channel: string, sequence: number): string => `pins/${channel}/${sequence}.json`,
+  pins: 'pins/',
+  removed: (channel: string): string => `channels/${channel}/removed.json`,
+  tombstones: 'tombstones/',
+  collection: (id: string): string => `tombstones/${id}/state.json`,
+  /** Numbers have five digits, so that key order is their order. */
+  tombstonePart: (id: string, part: number): string =>
+    `tombstones/${id}/parts/${String(part).padStart(5, '0')}`,
+  /** A note that somebody needs the chunk, which the collection must then leave. */
+  tombstoneKept: (id: string, sha256: string): string => `tombstones/${id}/kept/${sha256}`,
 } as const;
 
 /** True for a key whose object is never replaced by something else: a chunk's key names its content. */

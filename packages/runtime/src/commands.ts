@@ -71,6 +71,8 @@ export const SERVE_OPTIONS: Readonly<Record<'store' | 'basePath', readonly Optio
   basePath: [...VIEW.filter((name) => name !== 'basePath'), 'channel', 'concurrency'],
 };
 
+const KEEP = ['keepLast', 'keepHourly', 'keepDaily', 'keepWeekly', 'keepMonthly', 'grace'] as const;
+
 const RESTORE = [
   ...DATABASE,
   'relayBasePath',
@@ -195,6 +197,20 @@ export const COMMANDS = {
     options: [...REPOSITORY, ...TRUST, 'snapshot', 'stateDir', 'report', ...COMMON],
     required: ['store'],
     arguments: [],
+    exits: [4, 5, 7],
+  },
+  prune: {
+    summary: 'Remove the snapshots that retention does not keep, and what no snapshot names',
+    options: [...REPOSITORY, ...KEEP, 'wait', 'dryRun', 'report', ...COMMON],
+    required: ['store'],
+    arguments: [],
+    exits: [4, 5, 6, 7],
+  },
+  pin: {
+    summary: 'Keep a snapshot whatever retention says, or no longer',
+    options: [...STORE, 'remove', ...COMMON],
+    required: ['store'],
+    arguments: [{ name: '<snapshot>', description: 'as in "presync list": CHANNEL#SEQ' }],
     exits: [4, 5, 7],
   },
   'store check': {

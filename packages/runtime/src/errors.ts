@@ -112,6 +112,10 @@ export const ERROR_CODES = {
   STORE_OCCUPIED: { exit: 7, meaning: 'The store prefix holds something that is not a presync repository.' },
   OBJECT_NOT_FOUND: { exit: 7, meaning: 'An object is not in the store.' },
   OBJECT_TOO_LARGE: { exit: 7, meaning: 'An object is larger than anything that may stand under its key.' },
+  LEASE_LOST: {
+    exit: 7,
+    meaning: 'The lease that kept collectors from removing what is in use could not be renewed in time.',
+  },
   CONDITION_FAILED: {
     exit: 7,
     meaning: 'A conditional write lost: the object exists or was changed by somebody else.',

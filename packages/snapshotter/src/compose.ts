@@ -8,6 +8,7 @@ import type { ProgressSink } from '@presync/runtime/progress';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
 import { logNotices } from '@presync/store/notices';
+import { createStoreClock } from '@presync/transfer/store-clock';
 import type { SourceNodeOptions } from './lib/source-node.ts';
 import { type PauseConfig, pauseSettings } from './pause-settings.ts';
 import type { ProofOptions } from './prove-snapshot.ts';
@@ -98,14 +99,17 @@ export async function composeTakeSnapshot(
   parts: ComposeParts,
 ): Promise<TakeSnapshotOptions> {
   const view = await composeView(config, parts);
+  const access = await readStoreAccess(config);
   const store = await composeStore(config.store, {
     metrics: parts.metrics?.store,
-    access: await readStoreAccess(config),
+    access,
     onNotice: logNotices(parts.log),
     signal: parts.signal,
   });
+  // A daemon runs for months: its clock is compared anew for each snapshot.
+  const createClock = () => createStoreClock(config.store, { access, signal: parts.signal });
   const { databases, relayBasePath, compressionLevel: level } = config;
-  return { ...view, databases, relayBasePath, store, level, proof: proofOptions(config) };
+  return { ...view, databases, relayBasePath, store, createClock, level, proof: proofOptions(config) };
 }
 
 function proofOptions(config: TakeConfig): ProofOptions | undefined {

@@ -4,6 +4,7 @@ import { acquireLock } from '@presync/runtime/lock';
 import type { ProgressSink } from '@presync/runtime/progress';
 import type { ObjectStore } from '@presync/store/object-store';
 import { proveConditionalWrites } from '@presync/store/probe';
+import type { Clock } from '@presync/transfer/clock';
 import {
   assertChannel,
   assertRepositoryOrEmpty,
@@ -17,6 +18,8 @@ import { type ProofOptions, prepareProof } from './prove-snapshot.ts';
 
 export interface TakeSnapshotOptions extends SourceNodeOptions {
   store: ObjectStore;
+  /** Called for each snapshot; default: this machine's clock. */
+  createClock?: (() => Promise<Clock>) | undefined;
   /** Default `<chain spec id>/<backend>`. */
   channel?: string | undefined;
   keys: readonly PrivateKey[];
@@ -95,6 +98,7 @@ async function takeLocked(
         concurrency,
         prove: options.prove,
         proof: proofOf?.(repository),
+        clock: await options.createClock?.(),
         onRead: release,
         onProgress: (done) => options.progress.advance(done),
         onEvent: (event, message, details) =>

@@ -10,6 +10,7 @@ import { errnoOf, ioError, isPresyncError, messageOf, type PresyncError } from '
 import { createFileStore } from '@presync/store/file';
 import { createSources } from '@presync/store/sources';
 import { type MadeStore, withMadeObjects } from '@presync/store/with-made-objects';
+import { createClock } from './clock.ts';
 import { type ChunkTable, createChunkTable } from './lib/chunk-table.ts';
 import { type ChunkWorkers, createChunkWorkers } from './lib/chunk-workers.ts';
 import { boundedConcurrency } from './lib/concurrency.ts';
@@ -18,7 +19,13 @@ import { promote, prove, publish } from './lib/publish.ts';
 import { createUnchanged, remember } from './lib/source-reuse.ts';
 import { type StoreChunksResult, storeChunks } from './lib/store-chunks.ts';
 import { createViewChunks, type ViewChunks } from './lib/view-chunks.ts';
-import { assertChannel, openOrCreateRepository, openRepository, type Repository } from './repository.ts';
+import {
+  assertChannel,
+  openOrCreateRepository,
+  openRepository,
+  type Repository,
+  readLatest,
+} from './repository.ts';
 import { DEFAULT_CONCURRENCY, type UploadOptions } from './snapshot.ts';
 import type { SourceFile } from './source.ts';
 
@@ -141,6 +148,7 @@ async function makeOffer(options: OfferOptions, parts: Parts): Promise<Offer> {
   const indexPath = join(work, 'index.zst');
   const { digest, totals, readBytes } = await planView(upload, parts, indexPath);
   const published = await publish(upload, {
+    clock: createClock(),
     indexPath,
     digest,
     totals,
@@ -215,7 +223,10 @@ async function loadBefore(
         if (chunk.storedSize === rawFrameLength(chunk.length)) known.add(chunk);
       },
     };
-    await loadPrevious({ ...upload, repository: base }, raw, join(work, 'before.zst'));
+    const latest = (await readLatest(base, upload.channel, { signal }))?.document.sequence;
+    if (latest === undefined) return undefined;
+    const place = { base: latest, latest, stored: false };
+    await loadPrevious({ ...upload, repository: base }, place, raw, join(work, 'before.zst'));
     return base;
   } catch (error) {
     if (!isPresyncError(error) || (error.exitCode !== 4 && error.exitCode !== 5)) throw error;

@@ -4,6 +4,7 @@ import { zeroDigest } from '@presync/format/digest';
 import type { IndexedChunk, IndexedFile } from '@presync/format/index-file';
 import { errnoOf, ioError, isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import pLimit from 'p-limit';
+import type { OnEvent } from './events.ts';
 import { assertArchiveEnd } from './lib/archive-check.ts';
 import { describeChunk } from './lib/chunk-names.ts';
 import { getChunk } from './lib/chunk-objects.ts';
@@ -14,6 +15,7 @@ import { boundedConcurrency, forEachConcurrent } from './lib/concurrency.ts';
 import { finishFile } from './lib/finish-file.ts';
 import { type Journal, openJournal } from './lib/journal.ts';
 import { chunksOf } from './lib/local-index.ts';
+import { holdSnapshot } from './lib/reader-lease.ts';
 import {
   allPaths,
   assertNothingThere,
@@ -54,6 +56,7 @@ export interface RestoreOptions {
   owner?: { uid: number; gid: number } | undefined;
   concurrency?: number | undefined;
   onProgress?: ((bytes: number) => void) | undefined;
+  onEvent?: OnEvent | undefined;
   signal: AbortSignal;
 }
 
@@ -110,7 +113,7 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<RestoreR
       if ((options.existing ?? 'refuse') === 'refuse')
         for (const part of roots) await assertNothingThere(part);
       await preflight(options, parts, first);
-      const names = await fetchAll(options, parts, first, state?.manifest === snapshot.sha256, result);
+      const names = await fetchHeld(options, parts, first, state?.manifest === snapshot.sha256, result);
       // Those that lie in others first, since these keep what lies in them.
       for (const part of parts.toSorted((a, b) => b.stage.length - a.stage.length)) {
         await sealStage(part, names.get(part.part) ?? new Set(), options.owner);
@@ -227,6 +230,17 @@ interface StagedFile {
   fresh: boolean;
   /** Bytes of content, and one for the header, that are not yet in place. */
   missing: number;
+}
+
+/** Fetches while a lease keeps collectors from removing what is fetched, where one can be had. */
+async function fetchHeld(...args: Parameters<typeof fetchAll>): ReturnType<typeof fetchAll> {
+  const [{ repository, snapshot, onEvent, signal }] = args;
+  const lease = await holdSnapshot({ repository, snapshot, onEvent, signal });
+  try {
+    return await fetchAll(...args);
+  } finally {
+    await lease?.drop();
+  }
 }
 
 /** Fetches all chunks into the stage. Returns the names of each part's files. */

@@ -5,14 +5,17 @@ import { DEFAULT_LEVEL } from '@presync/format/codec';
 import type { Manifest } from '@presync/format/manifest';
 import { repositoryKeys } from '@presync/format/paths';
 import type { PrivateKey } from '@presync/format/signature';
+import { type Clock, createClock } from './clock.ts';
+import type { OnEvent } from './events.ts';
 import { putChunk } from './lib/chunk-objects.ts';
 import { type ChunkTable, createChunkTable } from './lib/chunk-table.ts';
-import { createChunkWorkers } from './lib/chunk-workers.ts';
+import { type ChunkWorkers, createChunkWorkers } from './lib/chunk-workers.ts';
 import { boundedConcurrency } from './lib/concurrency.ts';
 import { createConfirmations } from './lib/confirm-stored.ts';
-import { dropLease, takeLease } from './lib/lease.ts';
+import { type Lease, takeLease } from './lib/lease.ts';
 import { loadPrevious } from './lib/previous.ts';
 import { promote, prove, publish } from './lib/publish.ts';
+import { loadTombstones, type Tombstones } from './lib/rescue.ts';
 import { createUnchanged, remember } from './lib/source-reuse.ts';
 import { type StoreChunksResult, storeChunks } from './lib/store-chunks.ts';
 import { assertChannel, type Repository, readLatest, type Snapshot } from './repository.ts';
@@ -52,9 +55,11 @@ export interface UploadOptions {
   /** Called as soon as no more is read from the view, so that its room is given back early. */
   onRead?: (() => Promise<void>) | undefined;
   onProgress?: ((bytes: number) => void) | undefined;
-  onEvent?:
-    | ((event: `${string}.${string}`, message: string, details: Record<string, unknown>) => void)
-    | undefined;
+  onEvent?: OnEvent | undefined;
+  /** Default: this machine's. */
+  clock?: Clock | undefined;
+  /** Default: threads. */
+  createWorkers?: ((options: { concurrency: number }) => ChunkWorkers) | undefined;
   signal: AbortSignal;
 }
 
@@ -74,72 +79,89 @@ export const DEFAULT_CONCURRENCY = 8;
 
 /**
  * Stores a frozen view as the channel's next snapshot: chunks, index, manifest, and, once it is proved, `latest`. Nothing that a manifest names is
- * missing at any instant: a process that is killed leaves chunks that nobody names, or a snapshot that is complete and not promoted.
+ * missing at any instant: a process that is killed leaves chunks that nobody names, or a snapshot that is complete and not promoted. A lease
+ * keeps collectors from removing what the snapshot relies on; when it is lost, the snapshot ends with LEASE_LOST.
  */
 export async function uploadSnapshot(options: UploadOptions): Promise<UploadResult> {
-  const { repository, signal } = options;
+  const { repository, onEvent, signal, clock = createClock() } = options;
+  const { store } = repository;
   const channel = assertChannel(options.channel);
   await mkdir(options.stateDir, { recursive: true, mode: 0o700 });
   const scratch = await mkdtemp(join(options.stateDir, 'snapshot-'));
-  let lease: string | undefined;
   try {
-    const latest = await readLatest(repository, channel, { signal });
-    lease = await takeLease(repository, channel, latest?.document.sequence ?? null, signal);
-    const known = createChunkTable();
-    const previous =
-      latest === undefined ? undefined : await loadPrevious(options, known, join(scratch, 'previous.zst'));
-
-    const indexPath = join(scratch, 'index.zst');
-    const stored = await storeView(options, known, indexPath);
-    await options.onRead?.();
-
-    const published = await publish(options, {
-      indexPath,
-      digest: stored.digest,
-      totals: stored.totals,
-      previous,
-      floor: latest?.document.sequence ?? 0,
-    });
-    options.onEvent?.('snapshot.published', 'the snapshot is stored', {
-      channel,
-      sequence: published.manifest.sequence,
-    });
-    await prove(options, published);
-    const promoted = await promote(repository, published, signal);
-    options.onEvent?.(
-      promoted ? 'snapshot.promoted' : 'snapshot.superseded',
-      promoted ? 'the snapshot is the newest' : 'a later snapshot is the newest already',
-      {
-        channel,
-        sequence: published.manifest.sequence,
-      },
-    );
-    await remember(options, indexPath, published.manifest);
-    return {
-      manifest: published.manifest,
-      manifestSha256: published.sha256,
-      readBytes: stored.readBytes,
-      addedChunks: stored.addedChunks,
-      promoted,
-    };
+    const base = (await readLatest(repository, channel, { signal }))?.document.sequence ?? null;
+    const lease = await takeLease({ store, kind: 'writer', channel, sequence: base, clock, onEvent, signal });
+    try {
+      return await uploadUnderLease(
+        { ...options, signal: AbortSignal.any([signal, lease.lost]) },
+        { lease, base, clock, scratch },
+      );
+    } finally {
+      await lease.drop();
+    }
   } finally {
     await rm(scratch, { recursive: true, force: true });
-    if (lease !== undefined) await dropLease(options, lease);
   }
+}
+
+async function uploadUnderLease(
+  options: UploadOptions,
+  { lease, base, clock, scratch }: { lease: Lease; base: number | null; clock: Clock; scratch: string },
+): Promise<UploadResult> {
+  const { repository, channel, signal } = options;
+  const { store } = repository;
+  // All three after the lease is there: what a collector does from now on, it does with the lease in sight.
+  const floor = (await readLatest(repository, channel, { signal }))?.document.sequence ?? 0;
+  const tombstones = await loadTombstones({ store, clock, onEvent: options.onEvent, signal });
+  const known = createChunkTable();
+  const previous =
+    base === null
+      ? undefined
+      : await loadPrevious(options, { base, latest: floor }, known, join(scratch, 'previous.zst'));
+
+  const indexPath = join(scratch, 'index.zst');
+  const stored = await storeView(options, known, tombstones, indexPath);
+  await options.onRead?.();
+
+  const { digest, totals } = stored;
+  const published = await publish(options, { lease, clock, indexPath, digest, totals, previous, floor });
+  options.onEvent?.('snapshot.published', 'the snapshot is stored', {
+    channel,
+    sequence: published.manifest.sequence,
+  });
+  await prove(options, published);
+  const promoted = await promote(repository, published, signal);
+  options.onEvent?.(
+    promoted ? 'snapshot.promoted' : 'snapshot.superseded',
+    promoted ? 'the snapshot is the newest' : 'a later snapshot is the newest already',
+    {
+      channel,
+      sequence: published.manifest.sequence,
+    },
+  );
+  await remember(options, indexPath, published.manifest);
+  return {
+    manifest: published.manifest,
+    manifestSha256: published.sha256,
+    readBytes: stored.readBytes,
+    addedChunks: stored.addedChunks,
+    promoted,
+  };
 }
 
 /** Reads, hashes, compresses, proves and puts what is new, looks whether it is there, and writes the index. */
 async function storeView(
   options: UploadOptions,
   known: ChunkTable,
+  tombstones: Tombstones,
   indexPath: string,
 ): Promise<StoreChunksResult> {
-  const { repository, signal, level = DEFAULT_LEVEL } = options;
+  const { repository, signal, level = DEFAULT_LEVEL, createWorkers = createChunkWorkers } = options;
   const { store, chunkSize } = repository;
   const concurrency = boundedConcurrency(options.concurrency ?? DEFAULT_CONCURRENCY, chunkSize);
   const files = [...options.files].sort(compareFiles);
-  const workers = createChunkWorkers({ concurrency });
-  const confirmations = createConfirmations(store, signal);
+  const workers = createWorkers({ concurrency });
+  const confirmations = createConfirmations(store, signal, options.clock);
   try {
     const result = await storeChunks(workers, {
       files,
@@ -149,6 +171,7 @@ async function storeView(
       known,
       unchanged: await createUnchanged(options, workers, files, known),
       keep: async (chunk, abort) => {
+        await tombstones.rescue(chunk.sha256, abort);
         const kept = await putChunk(store, workers, chunk, { level, signal: abort });
         if (kept.added > 0) await confirmations.add(repositoryKeys.chunk(chunk.sha256), kept.added);
         return kept;

@@ -1,6 +1,7 @@
 import { isChannel, repositoryKeys } from '@presync/format/paths';
 import type { PublicKey } from '@presync/format/signature';
 import { isPresyncError, messageOf } from '@presync/runtime/errors';
+import { includes, type Ranges, readRemoved } from './lib/removed.ts';
 import { readProof } from './proof.ts';
 import { listSequences, type Repository, readLatest, resolveSnapshot, type Snapshot } from './repository.ts';
 import type { Seen } from './seen.ts';
@@ -132,7 +133,11 @@ async function verifyChannel(
       sound: verified.problems.length === 0,
     });
   }
-  if (snapshot === 'all') verifyChain(channel, manifests, result);
+  if (snapshot !== 'all') return;
+  const removed = await attempt(result, repositoryKeys.removed(channel), () =>
+    readRemoved(repository.store, channel, signal),
+  );
+  verifyChain(channel, manifests, removed?.ranges ?? [], result);
 }
 
 /** The highest snapshot that is not in quarantine, or the pointer's: one that has failed its proof is not meant to be the newest. */
@@ -163,10 +168,11 @@ async function resolve(
   return resolveSnapshot(repository, { channel, snapshot, trusted, seen, allowExpired: true, signal });
 }
 
-/** Each manifest names the one before it by digest: one that was replaced, or taken out of the middle, shows. */
+/** Each manifest names the one before it by digest: one that was replaced, or taken out of the middle by anybody but retention, shows. */
 function verifyChain(
   channel: string,
   manifests: ReadonlyMap<number, Snapshot>,
+  removed: Ranges,
   result: VerifyRepositoryResult,
 ): void {
   for (const { manifest } of manifests.values()) {
@@ -176,6 +182,7 @@ function verifyChain(
     const object = repositoryKeys.manifest(channel, previous.sequence);
     if (before?.sha256 === previous.sha256 || result.problems.some((problem) => problem.object === object))
       continue;
+    if (before === undefined && includes(removed, previous.sequence)) continue;
     const why =
       before === undefined
         ? 'is missing'

@@ -8,7 +8,7 @@ import { describeChunk, filesOf } from './lib/chunk-names.ts';
 import { getChunk } from './lib/chunk-objects.ts';
 import { shapeOf } from './lib/chunk-shape.ts';
 import { createChunkTable } from './lib/chunk-table.ts';
-import { createChunkWorkers } from './lib/chunk-workers.ts';
+import { type ChunkWorkers, createChunkWorkers } from './lib/chunk-workers.ts';
 import { boundedConcurrency, forEachConcurrent } from './lib/concurrency.ts';
 import { chunksOf } from './lib/local-index.ts';
 import { downloadIndex, type Repository } from './repository.ts';
@@ -33,6 +33,8 @@ export interface VerifyOptions {
   scratchDir: string;
   concurrency?: number | undefined;
   onProgress?: ((bytes: number) => void) | undefined;
+  /** Default: threads. */
+  createWorkers?: ((options: { concurrency: number }) => ChunkWorkers) | undefined;
   signal: AbortSignal;
 }
 
@@ -84,9 +86,9 @@ async function verifyChunks(
   result: VerifyResult,
   chunks: Iterable<IndexedChunk> | AsyncIterable<IndexedChunk>,
 ): Promise<void> {
-  const { repository, signal } = options;
+  const { repository, signal, createWorkers = createChunkWorkers } = options;
   const concurrency = boundedConcurrency(options.concurrency ?? DEFAULT_CONCURRENCY, repository.chunkSize);
-  const workers = createChunkWorkers({ concurrency });
+  const workers = createWorkers({ concurrency });
   const verifying = forEachConcurrent(chunks, { concurrency, signal }, async (chunk, abort) => {
     try {
       const shape = shapeOf(chunk, (file) => ({ path: file.path }));

@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { ObjectStore } from '@presync/store/object-store';
+import { type Clock, createClock } from '../clock.ts';
 
 /** Looks before an object counts as not there: an answer may be that to another question. */
 const LOOKS = 3;
@@ -18,9 +18,10 @@ export async function confirmStored(
   key: string,
   size: number,
   signal: AbortSignal,
+  clock: Clock = createClock(),
 ): Promise<void> {
   for (let look = 1; look <= LOOKS; look++) {
-    if (look > 1) await sleep(PAUSE_MS * 2 ** look, undefined, { signal }).catch(() => undefined);
+    if (look > 1) await clock.sleep(PAUSE_MS * 2 ** look, signal);
     throwIfAborted(signal);
     if ((await store.stat(key, { signal }))?.size === size) return;
   }
@@ -43,7 +44,7 @@ export interface Confirmations {
   stop(): Promise<void>;
 }
 
-export function createConfirmations(store: ObjectStore, signal: AbortSignal): Confirmations {
+export function createConfirmations(store: ObjectStore, signal: AbortSignal, clock?: Clock): Confirmations {
   const stopped = new AbortController();
   const either = AbortSignal.any([signal, stopped.signal]);
   const running = new Set<Promise<void>>();
@@ -57,7 +58,7 @@ export function createConfirmations(store: ObjectStore, signal: AbortSignal): Co
     async add(key, size) {
       while (running.size >= CONCURRENCY) await Promise.race(running);
       throwFailure();
-      const look = confirmStored(store, key, size, either).then(
+      const look = confirmStored(store, key, size, either, clock).then(
         () => {
           running.delete(look);
         },

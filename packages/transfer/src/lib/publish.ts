@@ -5,11 +5,13 @@ import { encodeManifest, type Manifest, PARTS_FEATURE } from '@presync/format/ma
 import { repositoryKeys } from '@presync/format/paths';
 import { sealEnvelope } from '@presync/format/signature';
 import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import type { Clock } from '../clock.ts';
 import { type Repository, readLatest, resolveSnapshot, type Snapshot } from '../repository.ts';
 import type { UploadOptions } from '../snapshot.ts';
 import { verifySnapshot } from '../verify.ts';
 import { confirmStored } from './confirm-stored.ts';
 import { beginProof, endProof, type KeptProof } from './keep-proof.ts';
+import type { Lease } from './lease.ts';
 
 /** Sequence numbers that are tried when others publish, or were killed half-way, in the same channel. */
 const MAX_SEQUENCE_TRIES = 1000;
@@ -31,12 +33,17 @@ function checksOf({ prove: mode = 'sample', proof }: UploadOptions): string[] {
 export async function publish(
   options: UploadOptions,
   {
+    lease,
+    clock,
     indexPath,
     digest,
     totals,
     previous,
     floor,
   }: {
+    /** None in a repository that nobody collects. */
+    lease?: Lease;
+    clock: Clock;
     indexPath: string;
     digest: IndexDigest;
     totals: Manifest['totals'];
@@ -46,13 +53,13 @@ export async function publish(
 ): Promise<Published> {
   const { repository, channel, describe, keys, signal } = options;
   const { store } = repository;
-  const created = new Date().toISOString();
   for (let tried = 1; tried <= MAX_SEQUENCE_TRIES; tried++) {
     const sequence = floor + tried;
     const index = { path: indexPath, size: digest.size };
     if (!(await putIfAbsent(store, repositoryKeys.index(channel, sequence), index, digest.sha256, signal)))
       continue;
-    await confirmStored(store, repositoryKeys.index(channel, sequence), digest.size, signal);
+    await confirmStored(store, repositoryKeys.index(channel, sequence), digest.size, signal, clock);
+    await lease?.confirm(signal);
     const manifest: Manifest = {
       presync: 'manifest',
       format: { version: 1, minReader: 1, features: describe.node.parts.length > 1 ? [PARTS_FEATURE] : [] },
@@ -61,7 +68,7 @@ export async function publish(
       sequence,
       previous:
         previous === undefined ? null : { sequence: previous.manifest.sequence, sha256: previous.sha256 },
-      created,
+      created: new Date(clock.now()).toISOString(),
       ...describe,
       totals,
       index: digest,
@@ -72,8 +79,15 @@ export async function publish(
     const checks = checksOf(options);
     const subject = { channel, sequence, manifest: { size, sha256 }, checks };
     const proof = checks.length === 0 ? undefined : await beginProof(repository, subject, signal);
-    if (!(await putIfAbsent(store, repositoryKeys.manifest(channel, sequence), bytes, sha256, signal)))
-      continue;
+    const key = repositoryKeys.manifest(channel, sequence);
+    // The last moment: nothing is awaited between this look at the clock and the put.
+    lease?.assertHeld();
+    // A put that fails, or is given up, may still be carried out, when nobody waits for this writer any more.
+    if (lease !== undefined) lease.mayLand = true;
+    const isOurs = await putIfAbsent(store, key, bytes, sha256, signal);
+    if (isOurs && lease !== undefined) await assertStillHeld(store, lease, key, signal);
+    if (lease !== undefined) lease.mayLand = false;
+    if (!isOurs) continue;
     return { manifest, sha256, size, proof };
   }
   throw new PresyncError(
@@ -84,6 +98,23 @@ export async function publish(
     },
   );
 }
+
+/** A manifest that was put so late that a collector may not have waited for it is taken back. */
+async function assertStillHeld(
+  store: Repository['store'],
+  lease: Lease,
+  key: string,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await lease.confirm(signal);
+  } catch (error) {
+    await store.remove(key, { signal: AbortSignal.timeout(TAKE_BACK_MS) });
+    throw error;
+  }
+}
+
+const TAKE_BACK_MS = 60_000;
 
 async function putIfAbsent(
   store: Repository['store'],
@@ -160,6 +191,7 @@ async function carryOut(options: UploadOptions, published: Published): Promise<v
       scope: mode,
       scratchDir: options.stateDir,
       concurrency: options.concurrency,
+      createWorkers: options.createWorkers,
       signal,
     });
     const [first] = problems;

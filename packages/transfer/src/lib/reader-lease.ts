@@ -1,0 +1,56 @@
+import { repositoryKeys } from '@presync/format/paths';
+import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { type Clock, createClock } from '../clock.ts';
+import type { OnEvent } from '../events.ts';
+import type { Repository, Snapshot } from '../repository.ts';
+import { type Lease, takeLease } from './lease.ts';
+
+export interface HoldOptions {
+  repository: Repository;
+  snapshot: Pick<Snapshot, 'manifest'>;
+  clock?: Clock | undefined;
+  onEvent?: OnEvent | undefined;
+  signal: AbortSignal;
+}
+
+/**
+ * Takes a lease on a snapshot, and then looks whether it is still there: SNAPSHOT_NOT_FOUND when a collector was faster. Undefined where no lease can be
+ * put: the snapshot can be read all the same, for as long as the grace lasts.
+ */
+export async function holdSnapshot({
+  repository,
+  snapshot,
+  clock = createClock(),
+  onEvent,
+  signal,
+}: HoldOptions): Promise<Lease | undefined> {
+  const { channel, sequence } = snapshot.manifest;
+  const store = [repository.store, ...repository.mirrors].find(({ traits }) => traits.writable);
+  if (store === undefined) return undefined;
+  let lease: Lease;
+  try {
+    lease = await takeLease({ store, kind: 'reader', channel, sequence, clock, onEvent, signal });
+  } catch (error) {
+    throwIfAborted(signal);
+    // Who may only read can hold no lease, and a store that is full can still be read: the grace of collectors is for them.
+    if (!isPresyncError(error)) throw error;
+    onEvent?.(
+      'lease.not_taken',
+      'the store takes no lease; what is read stays for the grace of collectors only',
+      {
+        reason: error.message,
+      },
+    );
+    return undefined;
+  }
+  try {
+    if ((await store.stat(repositoryKeys.manifest(channel, sequence), { signal })) !== undefined)
+      return lease;
+    throw new PresyncError('SNAPSHOT_NOT_FOUND', `snapshot ${channel}#${sequence} was removed just now`, {
+      hint: 'run it again: it takes a newer one',
+    });
+  } catch (error) {
+    await lease.drop();
+    throw error;
+  }
+}

@@ -1,0 +1,256 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import { isPresyncError } from '@presync/runtime/errors';
+import { createMemoryStore } from '@presync/store/memory';
+import type { ObjectStore } from '@presync/store/object-store';
+import type { Clock } from '../src/clock.ts';
+import { pinSnapshot, unpinSnapshot } from '../src/pins.ts';
+import { type PruneOptions, type PruneResult, pruneRepository } from '../src/prune.ts';
+import { listSequences } from '../src/repository.ts';
+import { verifyRepository } from '../src/verify-repository.ts';
+import {
+  assertRestoresNewest,
+  CHANNEL,
+  createWorld,
+  NEVER,
+  sampleTree,
+  scratch,
+  type Tree,
+  type World,
+  writeTree,
+} from './support.ts';
+
+const HOUR = 3_600_000;
+
+/** A clock that is set by the test; who sleeps on it sets it. */
+function handClock(): Clock & { advance(ms: number): void } {
+  let passed = 0;
+  const began = Date.parse('2026-03-04T05:06:07.000Z');
+  return {
+    now: () => began + passed,
+    elapsed: () => passed,
+    // What renews leases and claims sleeps until it is stopped; a run that waits sets the clock forward.
+    sleep: (ms, signal) =>
+      signal !== NEVER
+        ? new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+        : new Promise((resolve) => {
+            passed += ms;
+            setImmediate(resolve);
+          }),
+    advance: (ms) => {
+      passed += ms;
+    },
+  };
+}
+
+interface Scene {
+  world: World;
+  store: ObjectStore;
+  clock: ReturnType<typeof handClock>;
+  dir: string;
+  take(change?: Tree): Promise<void>;
+  prune(options?: Partial<PruneOptions>): Promise<PruneResult>;
+  keys(prefix: string): Promise<string[]>;
+}
+
+async function createScene(t: TestContext): Promise<Scene> {
+  const dir = await scratch(t);
+  const store = createMemoryStore();
+  const world = await createWorld(dir, store);
+  const clock = handClock();
+  const tree = sampleTree();
+  return {
+    world,
+    store,
+    clock,
+    dir,
+    async take(change = { '000009.sst': randomBytes(120_000) }) {
+      Object.assign(tree, change);
+      await writeTree(world.source, tree);
+      await world.snapshot({ clock });
+    },
+    prune: (options = {}) =>
+      pruneRepository({
+        repository: world.repository,
+        keep: { last: 1 },
+        graceMs: HOUR,
+        scratchDir: dir,
+        clock,
+        signal: NEVER,
+        ...options,
+      }),
+    async keys(prefix) {
+      const keys: string[] = [];
+      for await (const { key } of store.list(prefix, { signal: NEVER })) keys.push(key);
+      return keys;
+    },
+  };
+}
+
+describe('prune', () => {
+  it('removes what retention does not keep, and its chunks after the grace', async (t) => {
+    const { world, clock, take, prune, keys, dir } = await createScene(t);
+    await take();
+    clock.advance(HOUR);
+    await take();
+    clock.advance(HOUR);
+    const before = await keys('chunks/');
+
+    const first = await prune();
+    assert.deepEqual(await listSequences(world.repository, CHANNEL, { signal: NEVER }), [2]);
+    assert.ok(first.found.chunks > 0 && first.found.bytes > 100_000 && first.found.indexes === 1);
+    assert.equal(first.removed.chunks, 0);
+    assert.deepEqual(await keys('chunks/'), before);
+
+    const early = await prune();
+    assert.equal(early.found.chunks, 0);
+    assert.equal(early.waiting.length, 1);
+    assert.deepEqual(await keys('chunks/'), before);
+
+    clock.advance(HOUR);
+    const second = await prune();
+    assert.deepEqual(second.removed, first.found);
+    assert.equal((await keys('chunks/')).length, before.length - first.found.chunks);
+    assert.deepEqual(await keys('snapshots/'), [
+      'snapshots/test/rocksdb/2/index.zst',
+      'snapshots/test/rocksdb/2/manifest.json',
+    ]);
+
+    clock.advance(HOUR);
+    await prune();
+    assert.deepEqual(await keys('tombstones/'), []);
+    await assertRestoresNewest(world, join(dir, 'target'));
+    const { problems } = await verifyRepository({
+      repository: world.repository,
+      trusted: [world.key],
+      seenOf: async () => undefined,
+      scope: 'full',
+      scratchDir: dir,
+      signal: NEVER,
+    });
+    assert.deepEqual(problems, []);
+  });
+
+  it('waits by itself when it is told to', async (t) => {
+    const { clock, take, prune, keys } = await createScene(t);
+    await take();
+    clock.advance(HOUR);
+    await take();
+    clock.advance(HOUR);
+    const { found, removed, waiting } = await prune({ wait: true });
+    assert.deepEqual(removed, found);
+    assert.deepEqual(waiting, []);
+    assert.equal((await keys('snapshots/')).length, 2);
+  });
+
+  it('changes nothing in a dry run, and says what would go', async (t) => {
+    const { clock, take, prune, keys } = await createScene(t);
+    await take();
+    clock.advance(HOUR);
+    await take();
+    clock.advance(HOUR);
+    const before = await keys('');
+    const dry = await prune({ dryRun: true });
+    assert.deepEqual(await keys(''), before);
+    const wet = await prune();
+    assert.deepEqual(dry, wet);
+    clock.advance(HOUR);
+    assert.deepEqual((await prune({ dryRun: true })).removed, wet.found);
+  });
+
+  it('never touches the newest, what is newer, what is young, and what is pinned', async (t) => {
+    const { world, clock, take, prune } = await createScene(t);
+    await take();
+    const pin = { repository: world.repository, channel: CHANNEL, sequence: 1, signal: NEVER };
+    assert.equal(await pinSnapshot(pin), true);
+    assert.equal(await pinSnapshot(pin), false);
+    clock.advance(HOUR);
+    await take();
+    clock.advance(HOUR);
+    await take();
+    await assert.rejects(pinSnapshot({ ...pin, sequence: 9 }), (error) =>
+      isPresyncError(error, 'SNAPSHOT_NOT_FOUND'),
+    );
+    const { snapshots } = await prune({ keep: { last: 0 } });
+    assert.deepEqual(
+      snapshots.map(({ sequence, kept }) => [sequence, kept]),
+      [
+        [1, ['pinned']],
+        [2, []],
+        [3, ['newest', 'young']],
+      ],
+    );
+    assert.equal(await unpinSnapshot(pin), true);
+    assert.equal(await unpinSnapshot(pin), false);
+    await prune({ keep: { last: 0 } });
+    assert.deepEqual(await listSequences(world.repository, CHANNEL, { signal: NEVER }), [3]);
+  });
+
+  it('tells which snapshots lack chunks, builds upon none of them, and has the next one mend them', async (t) => {
+    const { world, store, clock, take, prune, keys } = await createScene(t);
+    const fixed = { 'fixed.sst': randomBytes(100_000) };
+    await take(fixed);
+    const old = await keys('chunks/');
+    clock.advance(HOUR);
+    await take();
+    // What a rule of the bucket does that removes by age.
+    for (const key of old) await store.remove(key, { signal: NEVER });
+    clock.advance(HOUR);
+    const damaged = await prune({ keep: { last: 2 } });
+    assert.deepEqual(
+      damaged.damaged.map(({ sequence }) => sequence),
+      [1, 2],
+    );
+    assert.ok(damaged.damaged.every(({ missing }) => missing > 0));
+    assert.equal(damaged.blocked, undefined);
+
+    const told: string[] = [];
+    await world.snapshot({ clock, onEvent: (event) => told.push(event) });
+    assert.ok(told.includes('snapshot.previous_damaged'));
+    assert.deepEqual((await prune({ keep: { last: 3 } })).damaged, []);
+    assert.ok((await keys('chunks/')).length >= old.length);
+  });
+
+  it('removes nothing while it cannot be known what a snapshot names', async (t) => {
+    const { world, store, clock, take, prune, keys } = await createScene(t);
+    await take();
+    clock.advance(HOUR);
+    await take();
+    clock.advance(HOUR);
+    await prune();
+    clock.advance(HOUR);
+    const index = 'snapshots/test/rocksdb/2/index.zst';
+    const { bytes } = await store.read(index, { maxBytes: 1e6, signal: NEVER });
+    await store.remove(index, { signal: NEVER });
+    const chunks = await keys('chunks/');
+    const { blocked, removed, found } = await prune();
+    assert.match(blocked ?? '', /index/);
+    assert.equal(removed.chunks + found.chunks, 0);
+    assert.deepEqual(await keys('chunks/'), chunks);
+    await store.put(index, bytes, { signal: NEVER });
+    assert.ok((await prune()).removed.chunks > 0);
+    assert.deepEqual(await listSequences(world.repository, CHANNEL, { signal: NEVER }), [2]);
+  });
+
+  it('removes what unfinished snapshots left, and keeps the number of one that may go on', async (t) => {
+    const { store, clock, take, prune, keys } = await createScene(t);
+    await take();
+    const index = 'snapshots/test/rocksdb/1/index.zst';
+    const { bytes } = await store.read(index, { maxBytes: 1e6, signal: NEVER });
+    // The index of 2 was put by somebody who died; the next one takes 3.
+    await store.put(index.replace('/1/', '/2/'), bytes, { signal: NEVER });
+    clock.advance(HOUR);
+    await take();
+    await store.put(index.replace('/1/', '/4/'), bytes, { signal: NEVER });
+    await prune({ keep: {}, wait: true });
+    assert.deepEqual(await keys('snapshots/'), [
+      index,
+      index.replace('index.zst', 'manifest.json'),
+      index.replace('/1/', '/3/'),
+      index.replace('/1/', '/3/').replace('index.zst', 'manifest.json'),
+      index.replace('/1/', '/4/'),
+    ]);
+  });
+});

@@ -1,0 +1,81 @@
+import { zstdDecompressSync } from 'node:zlib';
+
+/** What is visible in a store, kept beside it, so that each change can be judged when it happens. */
+export interface Model {
+  /** Told of each change that was carried out. */
+  put(key: string, bytes: Uint8Array): void;
+  remove(key: string): void;
+  /** What nobody needs although it is there. */
+  garbage(): string[];
+  has(key: string): boolean;
+  /** What went wrong. */
+  readonly violations: string[];
+}
+
+const MANIFEST = /^(snapshots\/.+\/[0-9]+\/)manifest\.json$/;
+
+export function createModel(): Model {
+  const objects = new Set<string>();
+  /** What each index names. */
+  const named = new Map<string, string[]>();
+  /** How many visible manifests name a key. */
+  const needed = new Map<string, number>();
+  const pointers = new Map<string, string>();
+  const violations: string[] = [];
+
+  function count(prefix: string, change: 1 | -1): void {
+    for (const key of [`${prefix}index.zst`, ...(named.get(prefix) ?? [])])
+      needed.set(key, (needed.get(key) ?? 0) + change);
+  }
+
+  function isGarbage(key: string): boolean {
+    if (/^(?:tombstones|leases)\//.test(key)) return true;
+    if (key.startsWith('chunks/')) return (needed.get(key) ?? 0) === 0;
+    const [, channel = '', sequence] = /^snapshots\/(.+)\/([0-9]+)\/index\.zst$/.exec(key) ?? [];
+    if (sequence === undefined || (needed.get(key) ?? 0) > 0) return false;
+    // An index above the newest holds its number.
+    const newest = /\/([0-9]+)\/manifest\.json$/.exec(
+      pointers.get(`channels/${channel}/latest.json`) ?? '',
+    )?.[1];
+    return newest !== undefined && Number(sequence) < Number(newest);
+  }
+
+  return {
+    violations,
+    has: (key) => objects.has(key),
+    garbage: () => [...objects].filter((key) => isGarbage(key)),
+    put(key, bytes) {
+      const isNew = !objects.has(key);
+      objects.add(key);
+      const [, prefix] = MANIFEST.exec(key) ?? [];
+      if (key.endsWith('/index.zst')) named.set(key.slice(0, -'index.zst'.length), chunksOf(bytes));
+      if (key.endsWith('/latest.json')) {
+        const { channel, sequence } = JSON.parse(Buffer.from(bytes).toString());
+        const manifest = `snapshots/${channel}/${sequence}/manifest.json`;
+        pointers.set(key, manifest);
+        if (!objects.has(manifest)) violations.push(`${key} names ${manifest}, which is not there`);
+      }
+      if (prefix === undefined || !isNew) return;
+      count(prefix, 1);
+      for (const name of [`${prefix}index.zst`, ...(named.get(prefix) ?? [])])
+        if (!objects.has(name)) violations.push(`${key} is put, and ${name} is not there`);
+    },
+    remove(key) {
+      if (!objects.delete(key)) return;
+      const [, prefix] = MANIFEST.exec(key) ?? [];
+      if (prefix !== undefined) {
+        count(prefix, -1);
+        if ([...pointers.values()].includes(key)) violations.push(`${key} is removed, and is the newest`);
+      }
+      if ((needed.get(key) ?? 0) > 0) violations.push(`${key} is removed, and a manifest names it`);
+    },
+  };
+}
+
+function chunksOf(index: Uint8Array): string[] {
+  return zstdDecompressSync(index)
+    .toString()
+    .split('\n')
+    .flatMap((line) => /^\{"chunk":"([0-9a-f]{64})"/.exec(line)?.[1] ?? [])
+    .map((sha256) => `chunks/${sha256.slice(0, 2)}/${sha256}`);
+}
