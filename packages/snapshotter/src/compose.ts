@@ -6,12 +6,12 @@ import type { Metrics } from '@presync/runtime/metrics';
 import type { ProgressSink } from '@presync/runtime/progress';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
-import { logNotices } from '@presync/store/notices';
+import { logNotices, logRetries } from '@presync/store/notices';
 import type { SourceNodeOptions } from './lib/source-node.ts';
 import type { TakeSnapshotOptions } from './take-snapshot.ts';
 
 /** The options that the command and the daemon share. */
-export type TakeConfig = Omit<CommandConfig<'snapshot'>, 'dryRun'>;
+export type TakeConfig = Omit<CommandConfig<'snapshot'>, 'dryRun' | 'viaDaemon'>;
 
 /** The options of everything that takes a frozen view and signs what is made of it. */
 export type ViewConfig = Pick<
@@ -28,6 +28,8 @@ export type ViewConfig = Pick<
   | 'genesis'
   | 'minPeers'
   | 'maxFinalityLag'
+  | 'diskReserve'
+  | 'allowValidator'
   | 'anchorAge'
   | 'viewDir'
   | 'stateDir'
@@ -43,6 +45,8 @@ export interface ComposeParts {
   log: Logger;
   progress: ProgressSink;
   metrics?: Metrics | undefined;
+  /** Told of each call to the store that ended, or that is made again. */
+  onStoreCall?: (() => void) | undefined;
   signal: AbortSignal;
 }
 
@@ -81,6 +85,8 @@ export async function composeView(
     genesisHash: config.genesis,
     minPeers: config.minPeers,
     maxFinalityLag: config.maxFinalityLag,
+    diskReserve: config.diskReserve,
+    allowValidator: config.allowValidator,
     anchorAgeMs: config.anchorAge,
     keys,
     expiresMs: config.expires,
@@ -101,11 +107,28 @@ export async function composeTakeSnapshot(
   parts: ComposeParts,
 ): Promise<TakeSnapshotOptions> {
   const view = await composeView(config, parts);
+  const { log, metrics, onStoreCall, signal } = parts;
   const store = await composeStore(config.store, {
-    metrics: parts.metrics?.store,
+    metrics: {
+      observe: (call) => {
+        metrics?.store.observe(call);
+        onStoreCall?.();
+      },
+      retried: (cause) => {
+        metrics?.store.retried(cause);
+        onStoreCall?.();
+      },
+    },
     access: await readStoreAccess(config),
-    onNotice: logNotices(parts.log),
-    signal: parts.signal,
+    onNotice: logNotices(log),
+    onRetry: logRetries(log),
+    signal,
   });
-  return { ...view, store, level: config.compressionLevel };
+  return {
+    ...view,
+    store,
+    level: config.compressionLevel,
+    quietHours: config.quietHours,
+    timezone: config.timezone,
+  };
 }

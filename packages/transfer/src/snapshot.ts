@@ -5,6 +5,7 @@ import { DEFAULT_LEVEL } from '@presync/format/codec';
 import type { Manifest } from '@presync/format/manifest';
 import { repositoryKeys } from '@presync/format/paths';
 import type { PrivateKey } from '@presync/format/signature';
+import type { EventName } from '@presync/runtime/events';
 import { putChunk } from './lib/chunk-objects.ts';
 import { type ChunkTable, createChunkTable } from './lib/chunk-table.ts';
 import { createChunkWorkers } from './lib/chunk-workers.ts';
@@ -42,9 +43,7 @@ export interface UploadOptions {
   /** Called as soon as no more is read from the view, so that its room is given back early. */
   onRead?: (() => Promise<void>) | undefined;
   onProgress?: ((bytes: number) => void) | undefined;
-  onEvent?:
-    | ((event: `${string}.${string}`, message: string, details: Record<string, unknown>) => void)
-    | undefined;
+  onEvent?: ((event: EventName, message: string, details: Record<string, unknown>) => void) | undefined;
   signal: AbortSignal;
 }
 

@@ -3,8 +3,11 @@ import { composeTakeSnapshot } from '@presync/snapshotter/compose';
 import { type TakeSnapshotResult, takeSnapshot } from '@presync/snapshotter/take-snapshot';
 import type { CommandHandler } from '../command.ts';
 import { writeReport } from '../lib/report.ts';
+import { snapshotViaDaemon } from '../lib/via-daemon.ts';
 
-export const snapshot: CommandHandler<'snapshot'> = async ({ config, log, progress, signal }) => {
+export const snapshot: CommandHandler<'snapshot'> = async (context) => {
+  const { config, log, progress, signal } = context;
+  if (config.viaDaemon) return snapshotViaDaemon(context);
   const options = await composeTakeSnapshot(config, { log, progress, signal });
   const started = performance.now();
   try {
