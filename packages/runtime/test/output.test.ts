@@ -221,3 +221,31 @@ test('an address that is taken is told', async () => {
   );
   other.close();
 });
+
+test('in the journal each line begins with its priority, and verbosity may change while it runs', async () => {
+  let text = '';
+  const output = {
+    print(line: string) {
+      text += line;
+    },
+  };
+  const log = await createLogger({ name: 'x', output, pretty: false, journal: true });
+  const child = log.child({ run: 1 });
+  child.debug('run.done', 'too much');
+  child.info('run.done', 'info');
+  log.warn('run.done', 'warn');
+  child.error('run.done', 'error');
+  log.setVerbosity({ verbose: true });
+  child.debug('run.done', 'debug');
+  log.setVerbosity({ quiet: true });
+  child.info('run.done', 'no more');
+  const lines = text.trimEnd().split('\n');
+  assert.deepEqual(
+    lines.map((line) => line.slice(0, 4)),
+    ['<6>{', '<4>{', '<3>{', '<7>{'],
+  );
+  assert.deepEqual(
+    lines.map((line) => JSON.parse(line.slice(3)).msg),
+    ['info', 'warn', 'error', 'debug'],
+  );
+});

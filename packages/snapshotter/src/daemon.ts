@@ -1,5 +1,4 @@
 import { dirname } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { findDatabase } from '@presync/node/layout';
 import { freeBytes } from '@presync/node/machine-gate';
 import { recoverPauses } from '@presync/node/pause';
@@ -14,6 +13,7 @@ import { addAdminRoutes } from './lib/admin-routes.ts';
 import { readToken } from './lib/bearer.ts';
 import type { DaemonStatus } from './lib/control-protocol.ts';
 import { startControlServer } from './lib/control-server.ts';
+import { createJitter } from './lib/jitter.ts';
 import { createRunObserver, recallRuns } from './lib/observe.ts';
 import { newestOf, readiness } from './lib/readiness.ts';
 import { createRunner, type Heartbeat, type Runner } from './lib/runner.ts';
@@ -125,7 +125,10 @@ async function work(options: DaemonOptions, { history, notify, token }: Parts): 
       },
     },
   });
-  const jitter = createJitter({ runner, jitterMs: () => settings.jitterMs, signal });
+  const jitter = createJitter({
+    jitterMs: () => settings.jitterMs,
+    isBusy: () => runner.current !== undefined,
+  });
   const start = (cause: RunCause): void => {
     // A left-out run has been told.
     begin(runner, cause);
@@ -255,41 +258,6 @@ function isOverdue({ runs }: History, settings: DaemonSettings): boolean {
   const ended = runs.at(-1)?.ended;
   if (ended === undefined || ended === null) return false;
   return lastDue(settings, { after: new Date(ended), upTo: new Date() }) !== undefined;
-}
-
-/** Lets scheduled runs begin later, by chance. One waits at a time: what is due meanwhile is the same run. */
-function createJitter({
-  runner,
-  jitterMs,
-  signal,
-}: {
-  runner: Runner;
-  jitterMs: () => number;
-  signal: AbortSignal;
-}): { soon(start: () => void): void; stop(): void } {
-  const stopped = new AbortController();
-  let waiting = false;
-  return {
-    soon(start) {
-      const delayMs = Math.random() * jitterMs();
-      if (waiting) return;
-      if (delayMs < 1 || runner.current !== undefined) {
-        start();
-        return;
-      }
-      waiting = true;
-      sleep(delayMs, undefined, { signal: AbortSignal.any([signal, stopped.signal]) }).then(
-        () => {
-          waiting = false;
-          start();
-        },
-        () => {
-          waiting = false;
-        },
-      );
-    },
-    stop: () => stopped.abort(),
-  };
 }
 
 async function measureDisks(
