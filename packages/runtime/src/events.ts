@@ -10,7 +10,7 @@ export const EVENTS = {
   'daemon.reload_refused':
     'The configuration that was read on SIGHUP is wrong; the former one stays in force.',
   'daemon.restart_needed': 'Options changed that only a restart puts into force.',
-  'daemon.notify_failed': 'systemd could not be told of the state of the service.',
+  'daemon.notify_failed': 'The state of the service could not be told to systemd.',
   'control.failed': 'A client of the control socket asked for something that could not be done.',
   'history.unreadable': 'Lines of the run history could not be read and are passed over.',
   'history.not_saved': 'A run could not be written into the history.',

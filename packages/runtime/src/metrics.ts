@@ -250,3 +250,26 @@ export function createMetrics(register: Registry) {
 }
 
 export type Metrics = ReturnType<typeof createMetrics>;
+
+export interface MetricFacts {
+  name: string;
+  type: string;
+  help: string;
+  labels: readonly string[];
+}
+
+/** Every metric of presync's own, by name: for the reference, and for tests of what queries them. */
+export function listMetrics(): MetricFacts[] {
+  const register = new Registry();
+  createMetrics(register);
+  return register
+    .getMetricsAsArray()
+    .map((metric) => ({
+      name: metric.name,
+      type: String(metric.type),
+      help: metric.help,
+      // prom-client's types do not show it.
+      labels: 'labelNames' in metric && Array.isArray(metric.labelNames) ? metric.labelNames.map(String) : [],
+    }))
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+}

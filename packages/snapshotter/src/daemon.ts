@@ -7,6 +7,7 @@ import { type AdminServer, startAdminServer } from '@presync/runtime/http';
 import { acquireLock } from '@presync/runtime/lock';
 import type { Metrics, Registry } from '@presync/runtime/metrics';
 import { createServiceNotify, reloading, type ServiceNotify } from '@presync/runtime/service-notify';
+import type { Tracer } from '@presync/runtime/tracing';
 import { formatDuration } from '@presync/runtime/units';
 import { type History, openHistory, type RunCause } from './history.ts';
 import { addAdminRoutes } from './lib/admin-routes.ts';
@@ -20,6 +21,7 @@ import { createRunner, type Heartbeat, type Runner } from './lib/runner.ts';
 import { assertSchedules, lastDue, startTimetable, type Timetable } from './lib/timetable.ts';
 import { startWatchdog } from './lib/watchdog.ts';
 import type { TakeSnapshotOptions } from './take-snapshot.ts';
+import { traceOf } from './trace-run.ts';
 
 export { createHeartbeat } from './lib/runner.ts';
 
@@ -48,6 +50,7 @@ export interface DaemonOptions {
   registry: Registry;
   metrics: Metrics;
   heartbeat: Heartbeat;
+  tracer?: Tracer | undefined;
   /** Its signal fires when the daemon shall end: a run under way is wound up, the node first of all. */
   take: TakeSnapshotOptions;
   /** Calls back when the settings are to be read again. */
@@ -60,6 +63,8 @@ export interface DaemonOptions {
 const LOOK_EVERY_MS = 15_000;
 
 const SHOWN_RUNS = 20;
+
+const NEVER = new AbortController().signal;
 
 /**
  * Takes snapshots on a schedule until the signal fires. A run that fails, or that a gate stops, is told in log, metric and history, and the next one is
@@ -113,6 +118,7 @@ async function work(options: DaemonOptions, { history, notify, token }: Parts): 
   recallRuns(metrics, history.runs);
   metrics.config.ok.set(1);
   const observer = createRunObserver({ log, metrics });
+  let traced: Promise<unknown> = Promise.resolve();
   const runner = createRunner({
     history,
     heartbeat,
@@ -121,6 +127,8 @@ async function work(options: DaemonOptions, { history, notify, token }: Parts): 
       ...observer,
       ended: (end) => {
         observer.ended(end);
+        // A daemon that ends waits for it, so that the signal, which has fired by then, is not the one.
+        traced = options.tracer?.send(traceOf(end), { signal: NEVER }) ?? traced;
         void say();
       },
     },
@@ -212,6 +220,7 @@ async function work(options: DaemonOptions, { history, notify, token }: Parts): 
     jitter.stop();
     await timetable.stop();
     await runner.idle();
+    await traced;
     watchdog.stop();
     await control?.close();
     await admin?.close();

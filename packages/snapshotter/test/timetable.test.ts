@@ -122,7 +122,6 @@ test('jitter stays within its bounds, waits once, and ends with the daemon', asy
   const jitter = createJitter({
     jitterMs: () => 1000,
     isBusy: () => false,
-    signal: new AbortController().signal,
   });
   jitter.soon(() => begun++);
   jitter.soon(() => begun++);

@@ -5,6 +5,7 @@ import { createMetrics, createRegistry } from '@presync/runtime/metrics';
 import type { OptionName } from '@presync/runtime/options';
 import { composeTakeSnapshot } from '@presync/snapshotter/compose';
 import { createHeartbeat, type DaemonSettings, runDaemon } from '@presync/snapshotter/daemon';
+import { loadTracer } from '@presync/snapshotter/trace-run';
 import type { CommandHandler } from '../command.ts';
 
 /** What SIGHUP puts into force; the rest of the configuration holds until the next start. */
@@ -44,6 +45,7 @@ export const snapshotter: CommandHandler<'snapshotter'> = async (context) => {
     registry,
     metrics,
     heartbeat,
+    tracer: await loadTracer(config.traceOtlp, { log, version }),
     take,
     onHangup: context.onHangup,
     reload: async () => {
