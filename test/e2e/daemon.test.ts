@@ -1,11 +1,13 @@
 /** The daemon on a schedule: it takes snapshots, tells of them, lets no second one in, and drains on the first signal. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, it } from 'node:test';
+import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { needs } from '../support/needs.ts';
+import { hasNotify, openNotifySocket } from '../support/notify-socket.ts';
 import { freePort } from '../support/ports.ts';
 import {
   type PresyncOutcome,
@@ -14,7 +16,7 @@ import {
   type RunningPresync,
   startPresync,
 } from '../support/presync.ts';
-import { devChainSpec, hasNode, startNode } from '../support/real-node.ts';
+import { DEV_GENESIS, devChainSpec, hasNode, startNode } from '../support/real-node.ts';
 import { createSource } from '../support/world.ts';
 
 describe('presync snapshotter', () => {
@@ -71,6 +73,122 @@ describe('presync snapshotter', () => {
     await until(async () => log.includes('"event":"run.done"'));
     daemon.child.kill('SIGINT');
     assert.equal((await daemon.done).code, 130);
+  });
+});
+
+describe('presync snapshotter as a service', () => {
+  /** A daemon with a configuration file that the test rewrites. */
+  async function service(t: TestContext, env: NodeJS.ProcessEnv = {}) {
+    const { dir, base, takeArgs, store, storeDir } = await createSource(t);
+    const stateDir = join(dir, 'source-state');
+    const config = join(dir, 'presync.json');
+    const configure = (changes: object): Promise<void> =>
+      writeFile(
+        config,
+        JSON.stringify({
+          ...{ basePath: base, store, stateDir, pause: 'none', genesis: DEV_GENESIS, adminListen: 'none' },
+          ...{ signKey: takeArgs[takeArgs.indexOf('--sign-key') + 1], schedule: '0 0 1 1 *' },
+          ...changes,
+        }),
+      );
+    await configure({});
+    const started = { log: '' };
+    const begin = async (): Promise<RunningPresync> => {
+      started.log = '';
+      const daemon = startPresync(['snapshotter', '--config', config], { env });
+      t.after(() => daemon.child.kill('SIGKILL'));
+      daemon.child.stderr?.on('data', (text) => {
+        started.log += String(text);
+      });
+      await until(async () => started.log.includes('"daemon.started"'));
+      return daemon;
+    };
+    return { stateDir, storeDir, started, begin, configure };
+  }
+
+  it(
+    'tells systemd of its state, feeds the watchdog, and reloads on SIGHUP',
+    needs('systemd-notify and python3', hasNotify()),
+    async (t) => {
+      const dir = await mkdtemp(join(tmpdir(), 'presync-notify-'));
+      t.after(() => rm(dir, { recursive: true }));
+      const path = join(dir, 'notify');
+      const socket = await openNotifySocket(t, path);
+      const told = (text: string): Promise<void> => until(async () => socket.said.join('\n').includes(text));
+      // Fed each half of it, so that one comes soon.
+      const { begin, configure, started } = await service(t, {
+        NOTIFY_SOCKET: path,
+        WATCHDOG_USEC: '4000000',
+      });
+      const daemon = await begin();
+      await told('READY=1\nSTATUS=no run yet; next in');
+      await told('WATCHDOG=1');
+
+      await configure({ schedule: '0 0 1 2 *', store: 'file:///elsewhere', verbose: true });
+      daemon.child.kill('SIGHUP');
+      await told('RELOADING=1');
+      await until(async () => started.log.includes('"daemon.reloaded"'));
+      assert.match(started.log, /"schedules":\["0 0 1 2 \*"\].*"daemon.reloaded"/);
+      assert.match(started.log, /"options":\["store"\].*"daemon.restart_needed"/);
+      await until(
+        async () => socket.said.at(-1)?.startsWith('READY=1') === true || socket.said.at(-1) === 'WATCHDOG=1',
+      );
+
+      await configure({ schedule: '0 0 1 13 *' });
+      daemon.child.kill('SIGHUP');
+      await until(async () => started.log.includes('"daemon.reload_refused"'));
+      await configure({ colour: 'blue' });
+      daemon.child.kill('SIGHUP');
+      await until(async () => started.log.includes('CONFIG_UNKNOWN_KEY'));
+      assert.equal(daemon.child.exitCode, null);
+
+      daemon.child.kill('SIGTERM');
+      assert.equal((await daemon.done).code, 143);
+      await told('STOPPING=1');
+    },
+  );
+
+  it('catches up once what it missed while it was away, and nothing at its first start', async (t) => {
+    const { begin, configure, started, stateDir } = await service(t);
+    await configure({ schedule: '* * * * * *', jitter: '24h' });
+    let daemon = await begin();
+    await sleep(2500);
+    assert.ok(!started.log.includes('"run.started"'), 'jitter lets the first run wait');
+    const run = await presyncOk(['snapshot', '--via-daemon', '--state-dir', stateDir, '--json']);
+    assert.equal((run.json as { cause: string }).cause, 'command');
+    daemon.child.kill('SIGKILL');
+    await daemon.done;
+    await sleep(2000);
+    daemon = await begin();
+    await until(async () => started.log.includes('"event":"run.done"'));
+    assert.match(started.log, /"event":"schedule.missed"/);
+    assert.equal(started.log.split('"event":"run.started"').length, 2);
+    daemon.child.kill('SIGTERM');
+    await daemon.done;
+
+    // With a schedule that was not missed nothing is caught up.
+    await configure({ schedule: '0 0 1 1 *' });
+    daemon = await begin();
+    await sleep(1500);
+    assert.ok(!started.log.includes('"run.started"'));
+    const status = await presyncOk(['status', '--state-dir', stateDir, '--json']);
+    const { runs } = status.json as { runs: { cause: string; outcome: string }[] };
+    assert.deepEqual(
+      runs.map(({ cause, outcome }) => `${cause} ${outcome}`),
+      ['catch-up published', 'command published'],
+    );
+    daemon.child.kill('SIGTERM');
+    await daemon.done;
+  });
+
+  it('refuses what has no meaning together, before anything is asked', async (t) => {
+    const { stateDir } = await service(t);
+    const idle = await presync(['snapshot', '--via-daemon', '--state-dir', stateDir, '--base-path', '/x']);
+    assert.equal(idle.code, 2);
+    assert.match(idle.stderr, /--base-path means nothing with --via-daemon/);
+    const alone = await presync(['status', '--state-dir', stateDir]);
+    assert.equal(alone.code, 5, alone.stderr);
+    assert.match(alone.stderr, /DAEMON_NOT_FOUND/);
   });
 });
 
