@@ -1,7 +1,9 @@
 /** The daemon on a schedule: it takes snapshots, tells of them, lets no second one in, and drains on the first signal. */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
@@ -10,6 +12,7 @@ import { needs } from '../support/needs.ts';
 import { hasNotify, openNotifySocket } from '../support/notify-socket.ts';
 import { freePort } from '../support/ports.ts';
 import {
+  COMMAND,
   type PresyncOutcome,
   presync,
   presyncOk,
@@ -189,6 +192,61 @@ describe('presync snapshotter as a service', () => {
     const alone = await presync(['status', '--state-dir', stateDir]);
     assert.equal(alone.code, 5, alone.stderr);
     assert.match(alone.stderr, /DAEMON_NOT_FOUND/);
+  });
+});
+
+describe('presync snapshot', () => {
+  it('sends a trace with a span a phase, also of a run that fails', async (t) => {
+    const { takeArgs } = await createSource(t);
+    const sent: string[] = [];
+    const server = createServer((request, response) => {
+      let body = '';
+      request.setEncoding('utf8').on('data', (chunk: string) => {
+        body += chunk;
+      });
+      request.on('end', () => {
+        sent.push(body);
+        response.end('{}');
+      });
+    });
+    const port = await freePort();
+    await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+    t.after(() => void server.close());
+    const args = ['snapshot', ...takeArgs, '--trace-otlp', `http://127.0.0.1:${port}`];
+    const spansOf = (body: string | undefined): { name: string; status?: { code: number } }[] =>
+      JSON.parse(body ?? '').resourceSpans[0].scopeSpans[0].spans;
+
+    await presyncOk(args);
+    assert.deepEqual(
+      spansOf(sent[0]).map(({ name }) => name),
+      ['', '.gate', '.store', '.prepare', '.anchor', '.pause', '.upload', '.publish', '.prove', '.after'].map(
+        (phase) => `snapshot${phase}`,
+      ),
+    );
+    assert.equal(spansOf(sent[0])[0]?.status?.code, 1);
+    assert.equal((await presync([...args, '--quiet-hours', '00:00-00:00'])).code, 3);
+    assert.deepEqual(
+      spansOf(sent[1]).map(({ name, status }) => `${name} ${status?.code}`),
+      ['snapshot 2', 'snapshot.gate undefined'],
+    );
+  });
+
+  it('begins each line with its priority when stderr is the journal', async (t) => {
+    const dir = await mkdtemp(join(tmpdir(), 'presync-journal-'));
+    t.after(() => rm(dir, { recursive: true }));
+    await using journal = await open(join(dir, 'journal'), 'w+');
+    const { dev, ino } = await journal.stat({ bigint: true });
+    const run = (stream: string): string => {
+      const { status } = spawnSync(process.execPath, [COMMAND, 'keys', 'new', '--out', join(dir, stream)], {
+        stdio: ['ignore', 'ignore', journal.fd],
+        env: { ...process.env, JOURNAL_STREAM: stream },
+      });
+      assert.equal(status, 0);
+      return readFileSync(join(dir, 'journal'), 'utf8').trimEnd().split('\n').at(-1) ?? '';
+    };
+    assert.match(run(`${dev}:${ino}`), /^<6>\{.*"keys.created"/);
+    // The variable is inherited by what writes elsewhere.
+    assert.match(run(`${dev}:${ino + 1n}`), /^\{.*"keys.created"/);
   });
 });
 

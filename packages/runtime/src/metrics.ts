@@ -171,7 +171,7 @@ export function createMetrics(register: Registry) {
     node: {
       paused: new Gauge({
         name: 'presync_node_paused',
-        help: '1 while presync holds the node paused.',
+        help: '1 while presync pauses the node, from the wait for its turn until the node runs again.',
         registers,
       }),
       resumeFailures: new Counter({

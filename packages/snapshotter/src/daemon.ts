@@ -122,7 +122,11 @@ async function work(options: DaemonOptions, { history, notify, token }: Parts): 
   const runner = createRunner({
     history,
     heartbeat,
-    take: () => ({ ...take, ...settings.take }),
+    take: () => ({
+      ...take,
+      ...settings.take,
+      onPhase: (phase) => metrics.node.paused.set(phase === 'pause' && take.pause !== 'none' ? 1 : 0),
+    }),
     observer: {
       ...observer,
       ended: (end) => {

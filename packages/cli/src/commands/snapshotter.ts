@@ -65,7 +65,8 @@ function settingsOf(config: CommandConfig<'snapshotter'>): DaemonSettings {
     timezone: config.timezone,
     jitterMs: config.jitter,
     maxAgeMs: config.maxAge,
-    stallMs: config.stallTimeout,
+    // Nothing moves while the anchor ages.
+    stallMs: config.stallTimeout + config.anchorAge,
     take: {
       minPeers: config.minPeers,
       maxFinalityLag: config.maxFinalityLag,

@@ -151,6 +151,7 @@ async function attempt(
       ...options,
       log,
       progress: watched(options.progress, run, heartbeat),
+      onMove: () => heartbeat.beat(),
       onPhase: (phase) => {
         run.phase = phase;
         heartbeat.beat();

@@ -60,6 +60,8 @@ export interface SourceNodeOptions extends GateSettings {
   viewDir?: string | undefined;
   /** Told when a part of the work begins. */
   onPhase?: ((phase: SnapshotPhase) => void) | undefined;
+  /** Told that the preparation of a view moves, which may take hours where files are copied. */
+  onMove?: (() => void) | undefined;
   log: Logger;
   signal: AbortSignal;
 }
@@ -259,7 +261,12 @@ async function takeView({ options, layout, pauser, rpc, facts, finalSince }: Con
 }> {
   const { signal, log } = options;
   options.onPhase?.('prepare');
-  const prepared = await prepareView({ layout, viewDir: options.viewDir, signal });
+  const prepared = await prepareView({
+    layout,
+    viewDir: options.viewDir,
+    onProgress: () => options.onMove?.(),
+    signal,
+  });
   try {
     // What the node has only in memory is not in the copy; a block that is final for a while has long been written.
     options.onPhase?.('anchor');
