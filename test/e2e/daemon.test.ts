@@ -119,7 +119,7 @@ describe('presync snapshotter as a service', () => {
       const socket = await openNotifySocket(t, path);
       const told = (text: string): Promise<void> => until(async () => socket.said.join('\n').includes(text));
       // Fed each half of it, so that one comes soon.
-      const { begin, configure, started } = await service(t, {
+      const { begin, configure, started, stateDir } = await service(t, {
         NOTIFY_SOCKET: path,
         WATCHDOG_USEC: '4000000',
       });
@@ -144,6 +144,13 @@ describe('presync snapshotter as a service', () => {
       daemon.child.kill('SIGHUP');
       await until(async () => started.log.includes('CONFIG_UNKNOWN_KEY'));
       assert.equal(daemon.child.exitCode, null);
+      const status = await presyncOk(['status', '--state-dir', stateDir, '--json']);
+      assert.match(
+        status.stdout,
+        /"schedules": \[\s*"0 0 1 2 \*"\s*\]/,
+        'the last good configuration is in force',
+      );
+      assert.match(status.stdout, /"next": "\d{4}-02-01T00:00:00.000Z"/);
 
       daemon.child.kill('SIGTERM');
       assert.equal((await daemon.done).code, 143);

@@ -1,8 +1,9 @@
+import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { findDatabase } from '@presync/node/layout';
 import { freeBytes } from '@presync/node/machine-gate';
 import { recoverPauses } from '@presync/node/pause';
-import { isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
+import { ioError, isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
 import { type AdminServer, startAdminServer } from '@presync/runtime/http';
 import { acquireLock } from '@presync/runtime/lock';
 import type { Metrics, Registry } from '@presync/runtime/metrics';
@@ -79,6 +80,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   try {
     assertSchedules(options.settings.schedules);
     const token = options.adminTokenFile === undefined ? undefined : await readToken(options.adminTokenFile);
+    await makePrivate(stateDir);
     await using locks = new AsyncDisposableStack();
     for (const [name, dir] of [
       ['snapshotter', basePath],
@@ -101,6 +103,15 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     await work(options, { history, notify, token });
   } finally {
     await take.store.close();
+  }
+}
+
+/** What lies there is for the daemon's user only. A folder that is there already keeps its mode. */
+async function makePrivate(dir: string): Promise<void> {
+  try {
+    await mkdir(dir, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw ioError(error, 'make', dir);
   }
 }
 

@@ -80,7 +80,7 @@ export async function openHistory(stateDir: string, maxRuns: number = MAX_RUNS):
   const text = await readText(path);
   const { runs, unreadable } = parse(text);
   // Written anew at each start: it drops what could not be read, and states what was interrupted.
-  runs.splice(0, runs.length - maxRuns);
+  trim(runs, maxRuns);
   let lines = runs.length;
   let file = await rewrite(stateDir, path, runs);
 
@@ -109,11 +109,19 @@ export async function openHistory(stateDir: string, maxRuns: number = MAX_RUNS):
     end: async (run) => {
       // In memory it stands in any case: a full disk must not make the daemon forget.
       runs.push(run);
-      if (runs.length > maxRuns) runs.shift();
+      trim(runs, maxRuns);
       await append(run);
     },
     close: () => file.close(),
   };
+}
+
+/** Drops the oldest runs, but never the last that published: how old the newest snapshot is must not be forgotten over runs that were skipped. */
+function trim(runs: RunRecord[], maxRuns: number): void {
+  while (runs.length > maxRuns) {
+    const newest = runs.findLastIndex(({ outcome }) => outcome === 'published');
+    runs.splice(newest === 0 ? 1 : 0, 1);
+  }
 }
 
 function parse(text: string): { runs: RunRecord[]; unreadable: number } {

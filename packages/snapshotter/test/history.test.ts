@@ -128,6 +128,28 @@ test('only so many runs are kept, in memory and on disk', async () => {
   await again.close();
 });
 
+test('the last run that published is kept over any number of others', async () => {
+  const dir = stateDir();
+  const history = await openHistory(dir, 5);
+  await history.end(run('old'));
+  await history.end(run('good'));
+  for (let index = 0; index < 30; index++) await history.end(run(`r${index}`, 'skipped'));
+  await history.close();
+  const again = await openHistory(dir, 5);
+  assert.deepEqual(ids(again.runs), [
+    'good published',
+    ...[26, 27, 28, 29].map((index) => `r${index} skipped`),
+  ]);
+  await again.end(run('better'));
+  await again.end(run('r30', 'skipped'));
+  assert.deepEqual(ids(again.runs), [
+    ...[27, 28, 29].map((index) => `r${index} skipped`),
+    'better published',
+    'r30 skipped',
+  ]);
+  await again.close();
+});
+
 test('a file that is no history is refused, not read into memory', async () => {
   const dir = stateDir();
   await (await openHistory(dir)).close();
