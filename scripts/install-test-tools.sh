@@ -27,6 +27,7 @@ need lz4 lz4
 need nginx nginx-light
 need varnishd varnish
 need openssl openssl
+need promtool prometheus
 
 if ((${#missing[@]} > 0)); then
   if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null 2>&1; then

@@ -4,7 +4,9 @@ import {
   configReference,
   configSchema,
   errorReference,
+  eventReference,
   GENERATED,
+  metricReference,
 } from '../../packages/runtime/src/reference.ts';
 import { storeReference } from './store-reference.ts';
 
@@ -32,6 +34,8 @@ export const REFERENCE_PAGES: readonly { path: string; content: () => string }[]
     content: () => `${JSON.stringify(configSchema(), null, 2)}\n`,
   },
   { path: 'docs/reference/errors.md', content: errorReference },
+  { path: 'docs/reference/events.md', content: eventReference },
+  { path: 'docs/reference/metrics.md', content: metricReference },
   { path: 'docs/reference/cli.md', content: commandReference },
   { path: 'docs/reference/store-urls.md', content: storeReference },
 ];

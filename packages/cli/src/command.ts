@@ -1,6 +1,6 @@
 import type { CommandConfig, CommandName } from '@presync/runtime/commands';
 import type { LoadedConfig } from '@presync/runtime/config';
-import type { Logger } from '@presync/runtime/log';
+import type { RootLogger } from '@presync/runtime/log';
 import type { ProgressSink } from '@presync/runtime/progress';
 
 /** What a command is given. */
@@ -13,12 +13,16 @@ export interface CommandContext<C extends CommandName> {
   args: readonly string[];
   /** Fires when the command is to stop and clean up. */
   signal: AbortSignal;
-  log: Logger;
+  log: RootLogger;
   progress: ProgressSink;
   /** For results that are too large to be returned; not to be used in JSON mode. */
   stdout: ResultWriter;
   /** True when the result is one JSON document. */
   json: boolean;
+  /** Reads the configuration again, as it was read at the start. */
+  reload: () => Promise<LoadedConfig<C>>;
+  /** Calls the listener on each SIGHUP, which stops the command otherwise. */
+  onHangup: (listener: () => void) => void;
   /** Of presync, as in its package. */
   version: string;
 }

@@ -7,6 +7,7 @@ export type Handlers = { readonly [C in CommandName]?: () => Promise<CommandHand
 export const HANDLERS: Handlers = {
   snapshot: async () => (await import('./commands/snapshot.ts')).snapshot,
   snapshotter: async () => (await import('./commands/snapshotter.ts')).snapshotter,
+  status: async () => (await import('./commands/status.ts')).status,
   restore: async () => (await import('./commands/restore.ts')).restore,
   bootstrap: async () => (await import('./commands/bootstrap.ts')).bootstrap,
   export: async () => (await import('./commands/export.ts')).exportArchive,

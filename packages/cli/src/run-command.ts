@@ -1,6 +1,8 @@
+import { fstatSync } from 'node:fs';
 import type { CommandName } from '@presync/runtime/commands';
 import { loadConfig } from '@presync/runtime/config';
 import { PresyncError } from '@presync/runtime/errors';
+import type { EventName } from '@presync/runtime/events';
 import type { ProgramSettings } from '@presync/runtime/lifecycle';
 import { createLogger } from '@presync/runtime/log';
 import { createProgress } from '@presync/runtime/progress';
@@ -28,7 +30,14 @@ export async function runCommand<C extends CommandName>(
   const terminal = process.stderr.isTTY === true;
   const statusLine = createStatusLine(process.stderr);
   settings.beforeReport = () => statusLine.show(undefined);
-  const log = await createLogger({ name: 'presync', output: statusLine, pretty: terminal, quiet, verbose });
+  const log = await createLogger({
+    name: 'presync',
+    output: statusLine,
+    pretty: terminal,
+    journal: isJournal(),
+    quiet,
+    verbose,
+  });
   const progress = createProgress({ form: quiet ? 'none' : terminal ? 'bar' : 'lines', statusLine, log });
   warnOfInsecurity(loaded.explained, log);
 
@@ -49,11 +58,27 @@ export async function runCommand<C extends CommandName>(
     progress,
     stdout,
     json,
+    reload: () => loadConfig(command, { commandLine }),
+    onHangup: (listener) => {
+      settings.onHangup = listener;
+    },
     version,
   });
   statusLine.show(undefined);
   await stdout.write(printed(result, json));
   return result.exitCode ?? 0;
+}
+
+/** True when stderr is the journal of systemd, which names it by device and inode (systemd.exec(5)). */
+function isJournal(): boolean {
+  const named = process.env.JOURNAL_STREAM;
+  if (named === undefined || named === '') return false;
+  try {
+    const { dev, ino } = fstatSync(2, { bigint: true });
+    return named === `${dev}:${ino}`;
+  } catch {
+    return false;
+  }
 }
 
 function printed(result: CommandResult, json: boolean): string {
@@ -74,7 +99,7 @@ function createResultWriter(): ResultWriter {
 
 function warnOfInsecurity(
   explained: readonly { name: string; value: unknown }[],
-  log: { warn: (event: `${string}.${string}`, message: string) => void },
+  log: { warn: (event: EventName, message: string) => void },
 ): void {
   const on = new Set(explained.filter(({ value }) => value === true).map(({ name }) => name));
   if (on.has('insecureNoVerify')) {

@@ -1,9 +1,61 @@
 /**
- * Whether a node is in a state from which a good snapshot can be taken.
+ * Whether a good snapshot can be taken now: what the node says of itself. What the machine says is in `machine-gate.ts`.
  */
-import { throwIfAborted } from '@presync/runtime/errors';
+import { PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { findGap } from './lib/find-gap.ts';
 import type { BlockRef, NodeRpc } from './rpc.ts';
+
+/** Every gate, with when it is shut. The ids are stable: logs, metrics and alert rules carry them. */
+export const GATES = {
+  rpc: 'The node does not answer its RPC; so also while it starts or upgrades its database.',
+  chain: 'The node is on another chain than expected.',
+  syncing: 'The node is catching up with the chain.',
+  peers: 'The node has too few peers.',
+  finality: 'The finalized block is too far behind the best one.',
+  gap: 'Old blocks are missing: the back-fill after warp sync is not done.',
+  validator: 'The node is a validator, which would miss blocks while it is paused.',
+  migration: 'The database is being moved or upgraded to another layout, or that was broken off.',
+  disk: 'There is not enough disk room for the view, for scratch files, and for the node to go on.',
+  locked: 'Another presync takes a snapshot of this database.',
+  'quiet-hours': 'It is a time of day at which no snapshot is to be begun.',
+} as const;
+
+export type GateId = keyof typeof GATES;
+
+export const GATE_IDS: readonly GateId[] = Object.keys(GATES).filter(isGateId);
+
+function isGateId(text: string): text is GateId {
+  return Object.hasOwn(GATES, text);
+}
+
+/** A gate that is shut, and why, as a phrase. */
+export interface ShutGate {
+  gate: GateId;
+  reason: string;
+}
+
+/** What each gate asks of whoever runs the node. */
+const HINTS: Partial<Record<GateId, string>> = {
+  peers: 'the limit is --min-peers',
+  finality: 'the limit is --max-finality-lag',
+  validator: 'take snapshots from a full node, or say --allow-validator',
+  migration: 'start the node and let it end the work, or remove what an old version has left',
+  disk: 'free some room, or use a larger disk; what must stay free is --disk-reserve',
+  'quiet-hours': 'wait, or change --quiet-hours',
+};
+
+/** GATE_SHUT, with the gates. */
+export class GateShutError extends PresyncError {
+  readonly gates: readonly ShutGate[];
+
+  constructor(gates: readonly ShutGate[]) {
+    const hints = gates.flatMap(({ gate }) => HINTS[gate] ?? []);
+    super('GATE_SHUT', `no snapshot is taken now: ${gates.map(({ reason }) => reason).join('; ')}`, {
+      hint: hints.length > 0 ? hints.join('; ') : 'wait until the node is healthy and synced',
+    });
+    this.gates = gates;
+  }
+}
 
 export interface GateOptions {
   /** Least number of peers; not asked of a chain whose nodes need none. */
@@ -21,7 +73,8 @@ export interface GateOptions {
 
 export interface GateResult {
   open: boolean;
-  /** Why it is shut, a phrase each; empty when it is open. */
+  shut: ShutGate[];
+  /** The reasons alone. */
   reasons: string[];
   head: BlockRef;
   finalized: BlockRef;
@@ -35,30 +88,44 @@ export interface GateResult {
 export async function checkGate(rpc: NodeRpc, options: GateOptions): Promise<GateResult> {
   const { signal } = options;
   throwIfAborted(signal);
-  const reasons: string[] = [];
+  const shut: ShutGate[] = [];
   const genesis = await rpc.genesisHash();
   if (options.genesisHash !== undefined && genesis !== options.genesisHash) {
-    reasons.push(`the node is on the chain with genesis ${genesis}, not ${options.genesisHash}`);
+    shut.push({
+      gate: 'chain',
+      reason: `the node is on the chain with genesis ${genesis}, not ${options.genesisHash}`,
+    });
   }
   const { peers, isSyncing, shouldHavePeers } = await rpc.health();
   throwIfAborted(signal);
   if (isSyncing && options.allowSyncing !== true) {
     const { currentBlock, highestBlock } = await rpc.syncState();
-    reasons.push(`the node is catching up: at block ${currentBlock} of ${highestBlock}`);
+    shut.push({
+      gate: 'syncing',
+      reason: `the node is catching up: at block ${currentBlock} of ${highestBlock}`,
+    });
   }
   if (shouldHavePeers && peers < options.minPeers)
-    reasons.push(`${peers} peers, fewer than ${options.minPeers}`);
+    shut.push({ gate: 'peers', reason: `${peers} peers, fewer than ${options.minPeers}` });
   // Finalized first: asked the other way round, it could be above the head.
   const finalized = await rpc.finalized();
   const head = await rpc.best();
   throwIfAborted(signal);
   const lag = head.number - finalized.number;
-  if (lag > options.maxFinalityLag)
-    reasons.push(`finality is ${lag} blocks behind the head, more than ${options.maxFinalityLag}`);
+  if (lag > options.maxFinalityLag) {
+    shut.push({
+      gate: 'finality',
+      reason: `finality is ${lag} blocks behind the head, more than ${options.maxFinalityLag}`,
+    });
+  }
   if (options.allowGap !== true) {
     const missing = await findGap(rpc, { upTo: finalized.number, signal });
-    if (missing !== undefined)
-      reasons.push(`block ${missing} is missing: the back-fill after warp sync is not done`);
+    if (missing !== undefined) {
+      shut.push({
+        gate: 'gap',
+        reason: `block ${missing} is missing: the back-fill after warp sync is not done`,
+      });
+    }
   }
-  return { open: reasons.length === 0, reasons, head, finalized };
+  return { open: shut.length === 0, shut, reasons: shut.map(({ reason }) => reason), head, finalized };
 }

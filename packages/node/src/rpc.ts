@@ -15,6 +15,10 @@ export interface NodeRpc {
   genesisHash(): Promise<string>;
   /** The chain's display name. It is not the chain spec id. */
   chainName(): Promise<string>;
+  /** `Development`, `Local`, `Live` or a chain's own word; undefined when the node does not tell. */
+  chainType(): Promise<string | undefined>;
+  /** `Full`, `Authority`…; none when the node does not tell. */
+  roles(): Promise<string[]>;
   implementation(): Promise<{ name: string; version: string }>;
   /** Gives back the connection. May be called twice; later calls of other methods reject. */
   close(): Promise<void>;

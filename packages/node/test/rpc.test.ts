@@ -143,6 +143,8 @@ describe('checkGate', () => {
     blockHash: async () => HASH,
     genesisHash: async () => HASH,
     chainName: async () => 'x',
+    chainType: async () => 'Live',
+    roles: async () => ['Full'],
     implementation: async () => ({ name: 'x', version: '1' }),
     close: async () => undefined,
     ...changes,

@@ -5,6 +5,8 @@ export interface CommandDefinition {
   readonly options: readonly OptionName[];
   /** Options without which the command cannot begin. */
   readonly required: readonly OptionName[];
+  /** A switch with which the command does something else, and needs none of the required options. */
+  readonly unless?: OptionName;
   /** Groups of which exactly one option is in force: each of them is another way to use the command. */
   readonly oneOf?: readonly (readonly OptionName[])[];
   /** Positional arguments, in commander's notation. */
@@ -43,6 +45,8 @@ const VIEW = [
   'genesis',
   'minPeers',
   'maxFinalityLag',
+  'diskReserve',
+  'allowValidator',
   'anchorAge',
   'viewDir',
   'signKey',
@@ -63,6 +67,9 @@ const TAKE = [
   ...REPOSITORY,
   'compressionLevel',
   'report',
+  'timezone',
+  'quietHours',
+  'traceOtlp',
 ] as const;
 
 /** Options of a command that mean nothing without another one. */
@@ -92,17 +99,34 @@ const RESTORE = [
 export const COMMANDS = {
   snapshot: {
     summary: 'Take one snapshot now',
-    options: [...TAKE, 'dryRun', ...COMMON],
+    options: [...TAKE, 'dryRun', 'viaDaemon', ...COMMON],
     required: ['basePath', 'store'],
+    unless: 'viaDaemon',
     arguments: [],
-    exits: [3, 4, 6, 7, 8, 9],
+    exits: [3, 4, 5, 6, 7, 8, 9],
   },
   snapshotter: {
     summary: 'Take snapshots on a schedule: the daemon on the source node',
-    options: [...TAKE, 'schedule', 'timezone', 'adminListen', ...COMMON],
+    options: [
+      ...TAKE,
+      'schedule',
+      'jitter',
+      'maxAge',
+      'stallTimeout',
+      'adminListen',
+      'adminTokenFile',
+      ...COMMON,
+    ],
     required: ['basePath', 'store', 'schedule'],
     arguments: [],
     exits: [6, 7, 8, 9],
+  },
+  status: {
+    summary: 'Show what the daemon does, and the last runs',
+    options: ['stateDir', ...COMMON],
+    required: [],
+    arguments: [],
+    exits: [5],
   },
   restore: {
     summary: 'Restore a snapshot by hand, or a database archive that others publish',

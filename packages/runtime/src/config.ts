@@ -126,6 +126,8 @@ export async function loadConfig<C extends CommandName>(
  * Rejects with CONFIG_INVALID when an option has no value without which the command cannot begin.
  */
 export function assertRequired(command: CommandName, lookUp: (name: OptionName) => unknown): void {
+  const { unless } = commandOf(command);
+  if (unless !== undefined && lookUp(unless) === true) return;
   for (const name of commandOf(command).required) {
     if (lookUp(name) === undefined) throw missing(command, [name]);
   }

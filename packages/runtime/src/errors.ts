@@ -83,6 +83,7 @@ export const ERROR_CODES = {
   REPOSITORY_NOT_FOUND: { exit: 5, meaning: 'There is no presync repository at the store URL.' },
   CHANNEL_NOT_FOUND: { exit: 5, meaning: 'The repository has no such channel.' },
   SNAPSHOT_NOT_FOUND: { exit: 5, meaning: 'The channel has no such snapshot.' },
+  DAEMON_NOT_FOUND: { exit: 5, meaning: 'No daemon answers in the state folder.' },
 
   // Preflight: exit 6
   TARGET_RUNNING: { exit: 6, meaning: 'A node has the target database open.' },

@@ -1,4 +1,6 @@
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, isIP } from 'node:net';
+import { hostname } from 'node:os';
+import type { FastifyInstance } from 'fastify';
 import type { Registry } from 'prom-client';
 import { errnoOf, messageOf, PresyncError, throwIfAborted } from './errors.ts';
 
@@ -19,6 +21,8 @@ export interface AdminServerOptions {
   ready: Check;
   /** `/metrics` */
   metrics: Registry;
+  /** Adds what a program shows beside them. Its answers go to hosts that `isOwnHost` knows only. */
+  routes?: ((app: FastifyInstance) => void) | undefined;
   /** Closes the server when it fires. */
   signal: AbortSignal;
 }
@@ -52,6 +56,15 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Adm
     bodyLimit: BODY_LIMIT_BYTES,
     requestTimeout: 10_000,
   });
+  const loopback = isLoopback(listen.host);
+  app.addHook('onRequest', async (request, reply) => {
+    // A name that a web page has pointed at this machine ("DNS rebinding") is none that anybody here goes by. Where others
+    // than this machine may ask, monitoring uses names of its own for what it reads.
+    const plain = OPEN_PATHS.has(request.url.split('?')[0] ?? '');
+    if ((loopback || !plain) && !isOwnHost(request.headers.host, listen.host)) {
+      return reply.code(421).send({ error: 'this server does not go by that name: use its address' });
+    }
+  });
   for (const [path, check] of [
     ['/healthz', options.health],
     ['/readyz', options.ready],
@@ -68,6 +81,8 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Adm
     const text = await options.metrics.metrics();
     return reply.header('content-type', options.metrics.contentType).send(text);
   });
+
+  options.routes?.(app);
 
   try {
     await app.listen({ host: listen.host, port: listen.port });
@@ -98,6 +113,23 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Adm
     throwIfAborted(signal);
   }
   return { url: urlOf(app.server.address(), listen), close };
+}
+
+const OPEN_PATHS = new Set(['/healthz', '/readyz', '/metrics']);
+
+function isLoopback(host: string): boolean {
+  return /^(?:127\.|::1$|localhost$)/.test(host);
+}
+
+/** True for addresses, `localhost`, the name of this machine, and what the server was told to listen on. */
+function isOwnHost(header: string | undefined, listenHost: string): boolean {
+  const host = (header ?? '')
+    .replace(/:\d{1,5}$/, '')
+    .replaceAll(/^\[|\]$/g, '')
+    .toLowerCase();
+  return (
+    isIP(host) !== 0 || [listenHost, 'localhost', hostname()].some((name) => name.toLowerCase() === host)
+  );
 }
 
 function urlOf(address: AddressInfo | string | null, listen: { host: string; port: number }): string {

@@ -10,6 +10,8 @@ export interface ProgramSettings {
   verbose: boolean;
   /** Called before anything is written to stderr, as to take a progress bar away. */
   beforeReport: (() => void) | undefined;
+  /** Called on SIGHUP, which then is no reason to stop. */
+  onHangup: (() => void) | undefined;
 }
 
 export interface ProgramOptions {
@@ -36,6 +38,7 @@ const CLEAN_UP_AFTER_DEFECT_MS = 15_000;
  *
  * - The first SIGINT, SIGTERM or SIGHUP fires the signal, with an ABORTED error as its reason; a second one ends the
  *   process at once. The exit code is then 130, 143 or 129, unless clean-up failed with another error.
+ * - A program that reads its configuration again on SIGHUP (`onHangup`) is not stopped by it.
  * - A PresyncError is told as `presync: …`, its hint and its code; in JSON mode as one document on stdout. Anything else is a defect: INTERNAL, with its stack.
  * - An exception or rejection that nobody caught fires the signal too, and ends the process when clean-up is done.
  * - A closed stdout (`presync list | head -1`) does not stop work that is under way.
@@ -46,6 +49,7 @@ export async function runProgram(options: ProgramOptions): Promise<never> {
     json: options.json ?? false,
     verbose: options.verbose ?? false,
     beforeReport: undefined,
+    onHangup: undefined,
   };
   const controller = new AbortController();
   let stoppedBy: StopSignal | undefined;
@@ -70,7 +74,11 @@ export async function runProgram(options: ProgramOptions): Promise<never> {
     );
     onDefect?.();
   };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop(signal));
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop(signal));
+  process.on('SIGHUP', () => {
+    if (settings.onHangup !== undefined && stoppedBy === undefined) settings.onHangup();
+    else stop('SIGHUP');
+  });
   process.on('uncaughtException', fail);
   process.on('unhandledRejection', fail);
   process.stdout.on('error', (error) => ignoreClosed(error, fail));

@@ -1,13 +1,19 @@
 import { Writable } from 'node:stream';
 import { pino, stdTimeFunctions } from 'pino';
 import { messageOf, PresyncError } from './errors.ts';
+import type { EventName } from './events.ts';
 import { redactText, redactValue } from './redact.ts';
 import type { StatusLine } from './status-line.ts';
 
-/** The stable name of what happened, `<area>.<event>`, as `snapshot.published`: dashboards and alert rules match on it. */
-export type EventName = `${string}.${string}`;
-
 export type LogFields = Readonly<Record<string, unknown>>;
+
+/** What is worth a line. */
+export interface Verbosity {
+  /** Warnings and errors only. */
+  quiet?: boolean | undefined;
+  /** Details, and stack traces. */
+  verbose?: boolean | undefined;
+}
 
 /** One record a call: `event`, a sentence for people, and fields. An Error belongs in the field `error`. */
 export interface Logger {
@@ -19,7 +25,13 @@ export interface Logger {
   child(fields: LogFields): Logger;
 }
 
-export interface LoggerOptions {
+/** A program's own logger, from which all others come. */
+export interface RootLogger extends Logger {
+  /** Changes what this logger and all its children write from now on. */
+  setVerbosity(verbosity: Verbosity): void;
+}
+
+export interface LoggerOptions extends Verbosity {
   /** The program, as field `name`. */
   name: string;
   /** Where lines go: stderr, or the terminal that also shows progress. */
@@ -28,36 +40,61 @@ export interface LoggerOptions {
   pretty: boolean;
   /** Default: not when `NO_COLOR` is set (no-color.org). Only with `pretty`. */
   color?: boolean | undefined;
-  /** Warnings and errors only. */
-  quiet?: boolean | undefined;
-  /** Details, and stack traces. */
-  verbose?: boolean | undefined;
+  /** Each line begins with its priority, `<3>` for an error, as journald reads it from a service (sd-daemon(3)). */
+  journal?: boolean | undefined;
+}
+
+const LEVELS = ['debug', 'info', 'warn', 'error'] as const;
+
+type Level = (typeof LEVELS)[number];
+
+/** Of syslog(3). */
+const PRIORITIES: Readonly<Record<Level, number>> = { debug: 7, info: 6, warn: 4, error: 3 };
+
+/** Shared by a logger and its children. */
+interface Threshold {
+  least: number;
+  stacks: boolean;
 }
 
 /**
  * JSON lines with `level`, `time` (ISO 8601), `name`, `event` and `msg`. Credentials are taken out of texts and fields.
  * Writing is synchronous, so that the last words of a process that dies are not lost.
  */
-export async function createLogger(options: LoggerOptions): Promise<Logger> {
-  const verbose = options.verbose === true;
+export async function createLogger(options: LoggerOptions): Promise<RootLogger> {
+  const threshold = thresholdOf(options);
+  let prefix = '';
   const sink = new Writable({
     decodeStrings: false,
     write(chunk: string | Uint8Array, _encoding, done) {
-      options.output.print(typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString());
+      options.output.print(prefix + (typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString()));
       done();
     },
   });
   const root = pino(
     {
       name: options.name,
-      level: options.quiet === true ? 'warn' : verbose ? 'debug' : 'info',
+      // What is worth a line is decided here, for all children at once.
+      level: 'debug',
       timestamp: stdTimeFunctions.isoTime,
       base: { pid: process.pid },
       formatters: { level: (label) => ({ level: label }) },
     },
     options.pretty ? await prettyStream(sink, options) : sink,
   );
-  return wrap(root, verbose);
+  const before = (level: Level): void => {
+    // The sink is written to synchronously, so that the next line is this one's.
+    if (options.journal === true) prefix = `<${PRIORITIES[level]}>`;
+  };
+  return {
+    ...wrap(root, threshold, before),
+    setVerbosity: (verbosity) => Object.assign(threshold, thresholdOf(verbosity)),
+  };
+}
+
+function thresholdOf({ quiet, verbose }: Verbosity): Threshold {
+  const least = LEVELS.indexOf(quiet === true ? 'warn' : verbose === true ? 'debug' : 'info');
+  return { least, stacks: verbose === true };
 }
 
 async function prettyStream(destination: Writable, options: LoggerOptions): Promise<Writable> {
@@ -72,19 +109,20 @@ async function prettyStream(destination: Writable, options: LoggerOptions): Prom
   });
 }
 
-function wrap(target: pino.Logger, verbose: boolean): Logger {
+function wrap(target: pino.Logger, threshold: Threshold, before: (level: Level) => void): Logger {
   const level =
-    (name: 'debug' | 'info' | 'warn' | 'error') =>
+    (name: Level) =>
     (event: EventName, message: string, fields: LogFields = {}): void => {
-      if (!target.isLevelEnabled(name)) return;
-      target[name]({ ...record(fields, verbose), event }, redactText(message));
+      if (LEVELS.indexOf(name) < threshold.least) return;
+      before(name);
+      target[name]({ ...record(fields, threshold.stacks), event }, redactText(message));
     };
   return {
     debug: level('debug'),
     info: level('info'),
     warn: level('warn'),
     error: level('error'),
-    child: (fields) => wrap(target.child(record(fields, verbose)), verbose),
+    child: (fields) => wrap(target.child(record(fields, threshold.stacks)), threshold, before),
   };
 }
 

@@ -30,6 +30,12 @@ export function createRegistry(): Registry {
 /** Every metric of presync, on a registry of the caller's. Call it once a registry. */
 export function createMetrics(register: Registry) {
   const registers = [register];
+  const storeRetries = new Counter({
+    name: 'presync_store_retries_total',
+    help: 'Calls to the object store that were made again, by the error code of the attempt before.',
+    labelNames: ['cause'] as const,
+    registers,
+  });
   const storeSeconds = new Histogram({
     name: 'presync_store_call_seconds',
     help: 'Time of calls to the object store.',
@@ -50,6 +56,9 @@ export function createMetrics(register: Registry) {
         storeSeconds.observe({ operation, outcome }, seconds);
         if (bytes > 0) storeBytes.inc({ operation }, bytes);
       },
+      retried(cause: string): void {
+        storeRetries.inc({ cause });
+      },
     },
     build: new Gauge({
       name: 'presync_build_info',
@@ -68,6 +77,61 @@ export function createMetrics(register: Registry) {
         name: 'presync_snapshot_gate_shut_total',
         help: 'Runs that a gate stopped, by the gate.',
         labelNames: ['gate'] as const,
+        registers,
+      }),
+      gate: new Gauge({
+        name: 'presync_gate_shut',
+        help: '1 when the gate was shut at the last run, 0 when it was open; see docs/daemon.md for the gates.',
+        labelNames: ['gate'] as const,
+        registers,
+      }),
+      running: new Gauge({
+        name: 'presync_snapshot_running',
+        help: '1 while a run is under way.',
+        registers,
+      }),
+      stalled: new Gauge({
+        name: 'presync_snapshot_stalled',
+        help: '1 while the run under way makes no progress.',
+        registers,
+      }),
+      nextRun: new Gauge({
+        name: 'presync_snapshot_next_run_timestamp_seconds',
+        help: 'When the next run is due, as Unix time, without jitter.',
+        registers,
+      }),
+      lastRun: new Gauge({
+        name: 'presync_snapshot_last_run_timestamp_seconds',
+        help: 'When the last run ended, as Unix time, by outcome: published, skipped, failed or stopped.',
+        labelNames: ['outcome'] as const,
+        registers,
+      }),
+      maxAge: new Gauge({
+        name: 'presync_snapshot_max_age_seconds',
+        help: 'How old the newest snapshot may be (--max-age); 0 when nothing is demanded.',
+        registers,
+      }),
+      phaseSeconds: new Histogram({
+        name: 'presync_snapshot_phase_seconds',
+        help: 'Time of the parts of runs: gate, store, prepare, anchor, pause, upload, publish, prove, after.',
+        labelNames: ['phase'] as const,
+        buckets: RUN_BUCKETS,
+        registers,
+      }),
+      bytes: new Counter({
+        name: 'presync_snapshot_bytes_total',
+        help: 'Bytes of published runs: read from the view, or added to the store.',
+        labelNames: ['kind'] as const,
+        registers,
+      }),
+      ratio: new Gauge({
+        name: 'presync_snapshot_last_stored_ratio',
+        help: 'What compression left of the newest snapshot: stored bytes divided by unique ones.',
+        registers,
+      }),
+      bloat: new Gauge({
+        name: 'presync_snapshot_source_bloat_ratio',
+        help: "Bytes that the database takes on the source's disk, divided by the stored bytes of its snapshot.",
         registers,
       }),
       seconds: new Histogram({
@@ -99,7 +163,7 @@ export function createMetrics(register: Registry) {
       }),
       lastBytes: new Gauge({
         name: 'presync_snapshot_last_bytes',
-        help: 'Bytes of the newest snapshot: total, unique, stored, or added by it.',
+        help: 'Bytes of the newest snapshot: total, unique, stored, added by it, read for it, or allocated on the source.',
         labelNames: ['kind'] as const,
         registers,
       }),
@@ -107,12 +171,38 @@ export function createMetrics(register: Registry) {
     node: {
       paused: new Gauge({
         name: 'presync_node_paused',
-        help: '1 while presync holds the node paused.',
+        help: '1 while presync pauses the node, from the wait for its turn until the node runs again.',
         registers,
       }),
       resumeFailures: new Counter({
         name: 'presync_node_resume_failures_total',
         help: 'Resumes that failed, or after which no block came.',
+        registers,
+      }),
+    },
+    disk: new Gauge({
+      name: 'presync_disk_free_bytes',
+      help: 'Bytes that are free on the disk of the database, of the frozen view and of the state folder.',
+      labelNames: ['place'] as const,
+      registers,
+    }),
+    config: {
+      reloads: new Counter({
+        name: 'presync_config_reloads_total',
+        help: 'Times that the configuration was read again, by outcome: applied or refused.',
+        labelNames: ['outcome'] as const,
+        registers,
+      }),
+      ok: new Gauge({
+        name: 'presync_config_last_reload_ok',
+        help: '0 when the configuration that was last read again was refused, else 1.',
+        registers,
+      }),
+    },
+    history: {
+      failures: new Counter({
+        name: 'presync_history_write_failures_total',
+        help: 'Runs that could not be written into the history.',
         registers,
       }),
     },
@@ -160,3 +250,26 @@ export function createMetrics(register: Registry) {
 }
 
 export type Metrics = ReturnType<typeof createMetrics>;
+
+export interface MetricFacts {
+  name: string;
+  type: string;
+  help: string;
+  labels: readonly string[];
+}
+
+/** Every metric of presync's own, by name: for the reference, and for tests of what queries them. */
+export function listMetrics(): MetricFacts[] {
+  const register = new Registry();
+  createMetrics(register);
+  return register
+    .getMetricsAsArray()
+    .map((metric) => ({
+      name: metric.name,
+      type: String(metric.type),
+      help: metric.help,
+      // prom-client's types do not show it.
+      labels: 'labelNames' in metric && Array.isArray(metric.labelNames) ? metric.labelNames.map(String) : [],
+    }))
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+}

@@ -1,6 +1,8 @@
 import { accessSync, constants } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { DAEMON_OPTIONS } from './lib/daemon-options.ts';
+import type { OptionDefinition } from './lib/option-definition.ts';
 import {
   argv,
   blockHash,
@@ -18,30 +20,14 @@ import {
   sha256,
   snapshotReference,
   text,
-  timezone,
   url,
 } from './lib/option-kinds.ts';
 import { PART_OPTIONS } from './lib/part-options.ts';
 import { PAUSE_OPTIONS } from './lib/pause-options.ts';
 import { PROOF_OPTIONS } from './lib/proof-options.ts';
 
+export type { OptionDefinition } from './lib/option-definition.ts';
 export type { ListenAddress, OptionKind, Owner } from './lib/option-kinds.ts';
-
-/** One option. The key in `OPTIONS` is its name in a file; flag and environment variable follow from it. */
-export interface OptionDefinition {
-  readonly kind: OptionKind<unknown>;
-  readonly description: string;
-  /** As it would stand in a file, or a function that finds it out on this machine. */
-  readonly default?: unknown;
-  /** What help says of a default that is found out. */
-  readonly defaultText?: string;
-  /** In place of `PRESYNC_<SNAKE>`. */
-  readonly environment?: string;
-  /** True when the value must never be printed in an error: people paste keys where a file name belongs. */
-  readonly secret?: boolean;
-  /** False for what makes sense only where the command is given. */
-  readonly inFile?: boolean;
-}
 
 /** Where the configuration file stands unless `--config` says otherwise. */
 export const DEFAULT_CONFIG_FILE = '/etc/presync/presync.yaml';
@@ -163,7 +149,8 @@ export const OPTIONS = {
   },
   maxAge: {
     kind: duration('1m', '3650d'),
-    description: 'Refuse snapshots that were taken longer ago than this, even if they have not expired.',
+    description:
+      'Refuse snapshots that were taken longer ago than this, even if they have not expired. The daemon is not ready while its newest one is older.',
   },
   concurrency: {
     kind: integer('N', 1, 1024),
@@ -264,22 +251,10 @@ export const OPTIONS = {
     default: false,
     inFile: false,
   },
-  schedule: {
-    kind: pattern(
-      'CRON',
-      /^\S+(?: \S+){4,5}$/,
-      'a cron expression of five or six fields, such as "0 3 * * *"',
-    ),
-    description: 'When snapshots are taken.',
-  },
-  timezone: {
-    kind: timezone(),
-    description: 'The time zone of the schedule.',
-    default: 'UTC',
-  },
+  ...DAEMON_OPTIONS,
   adminListen: {
     kind: listenAddress(),
-    description: 'Where /healthz, /readyz and /metrics are served; none for nowhere.',
+    description: 'Where /healthz, /readyz, /metrics and, of the daemon, /runs are served; none for nowhere.',
     default: '127.0.0.1:9616',
   },
   listen: {
@@ -318,6 +293,17 @@ export const OPTIONS = {
     kind: integer('N', 0, 1_000_000, 'blocks'),
     description: 'The finalized block may be at most this many blocks behind the best one.',
     default: 20,
+  },
+  diskReserve: {
+    kind: bytes('0B', '100TiB'),
+    description:
+      "Room that must stay free on the database's disk while the node runs and a view is taken. Nodes stop below 1 GiB.",
+    default: '1536MiB',
+  },
+  allowValidator: {
+    kind: flag(),
+    description: 'Take snapshots of a validator too, which misses its blocks while it is paused.',
+    default: false,
   },
   maxHeadLag: {
     kind: integer('N', 0, 1_000_000, 'blocks'),

@@ -48,9 +48,9 @@ test('a log record has level, time, event and message, and its fields', async ()
 
 test('quiet keeps warnings, verbose adds details', async () => {
   const say = (log: Logger): void => {
-    log.debug('a.b', 'debug');
-    log.info('a.b', 'info');
-    log.warn('a.b', 'warn');
+    log.debug('run.done', 'debug');
+    log.info('run.done', 'info');
+    log.warn('run.done', 'warn');
   };
   assert.equal((await capture({ quiet: true }, say)).records.length, 1);
   assert.equal((await capture({}, say)).records.length, 2);
@@ -59,14 +59,14 @@ test('quiet keeps warnings, verbose adds details', async () => {
 
 test('no credential reaches the log, in text, fields, nested fields or errors', async () => {
   const { text, records } = await capture({ verbose: true }, (log) => {
-    log.error('store.failed', 'GET https://u:hunter2@h/?X-Amz-Signature=hunter2&a=1', {
+    log.error('run.failed', 'GET https://u:hunter2@h/?X-Amz-Signature=hunter2&a=1', {
       secretAccessKey: 'hunter2',
       nested: { list: [{ password: 'hunter2', url: 'http://u:hunter2@h/' }] },
       error: new PresyncError('STORE_FAILED', 'http://u:hunter2@h/', {
         cause: new Error('http://u:hunter2@h/'),
       }),
     });
-    log.child({ token: 'hunter2' }).info('a.b', 'x');
+    log.child({ token: 'hunter2' }).info('run.done', 'x');
   });
   assert.doesNotMatch(text, /hunter2/);
   assert.match(text, /a=1/);
@@ -75,8 +75,8 @@ test('no credential reaches the log, in text, fields, nested fields or errors', 
 
 test('stacks are told of defects always, of PresyncErrors only when verbose', async () => {
   const say = (log: Logger): void => {
-    log.error('a.b', 'x', { error: new PresyncError('LOCKED', 'x') });
-    log.error('a.b', 'x', { error: new TypeError('x') });
+    log.error('run.done', 'x', { error: new PresyncError('LOCKED', 'x') });
+    log.error('run.done', 'x', { error: new TypeError('x') });
   };
   const stacks = async (verbose: boolean): Promise<boolean[]> =>
     (await capture({ verbose }, say)).records.map((record) => 'stack' in (record.error as object));
@@ -85,7 +85,7 @@ test('stacks are told of defects always, of PresyncErrors only when verbose', as
 });
 
 test('lines for people, with and without colour', async () => {
-  const say = (log: Logger): void => log.warn('a.b', 'mind the gap', { peers: 0 });
+  const say = (log: Logger): void => log.warn('run.done', 'mind the gap', { peers: 0 });
   const plain = (await capture({ pretty: true, color: false }, say)).text;
   assert.match(plain, /WARN.*mind the gap/);
   assert.ok(!plain.includes('\u001B'));
@@ -121,7 +121,7 @@ test('a bar shows share, bytes, rate and time left, and log lines pass above it'
   progress.advance(1024 ** 2);
   while (!screen.includes('25%')) await delay(20);
   assert.match(screen, /\[#{5}\.{15}\] +25% restore: 1 MiB of 4 MiB, 1 MiB\/s, 3 s left/);
-  log.warn('a.b', 'above');
+  log.warn('run.done', 'above');
   assert.match(screen.slice(screen.indexOf('"above"')), /\n\[#{5}/);
   progress.finish();
   assert.match(screen, /"event":"progress.finished"/);
@@ -220,4 +220,32 @@ test('an address that is taken is told', async () => {
     { code: 'IO_FAILED', hint: /--admin-listen/ },
   );
   other.close();
+});
+
+test('in the journal each line begins with its priority, and verbosity may change while it runs', async () => {
+  let text = '';
+  const output = {
+    print(line: string) {
+      text += line;
+    },
+  };
+  const log = await createLogger({ name: 'x', output, pretty: false, journal: true });
+  const child = log.child({ run: 1 });
+  child.debug('run.done', 'too much');
+  child.info('run.done', 'info');
+  log.warn('run.done', 'warn');
+  child.error('run.done', 'error');
+  log.setVerbosity({ verbose: true });
+  child.debug('run.done', 'debug');
+  log.setVerbosity({ quiet: true });
+  child.info('run.done', 'no more');
+  const lines = text.trimEnd().split('\n');
+  assert.deepEqual(
+    lines.map((line) => line.slice(0, 4)),
+    ['<6>{', '<4>{', '<3>{', '<7>{'],
+  );
+  assert.deepEqual(
+    lines.map((line) => JSON.parse(line.slice(3)).msg),
+    ['info', 'warn', 'error', 'debug'],
+  );
 });

@@ -7,7 +7,7 @@ import type { Metrics } from '@presync/runtime/metrics';
 import type { ProgressSink } from '@presync/runtime/progress';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
-import { logNotices } from '@presync/store/notices';
+import { logNotices, logRetries } from '@presync/store/notices';
 import { createStoreClock } from '@presync/transfer/store-clock';
 import type { SourceNodeOptions } from './lib/source-node.ts';
 import { type PauseConfig, pauseSettings } from './pause-settings.ts';
@@ -15,7 +15,7 @@ import type { ProofOptions } from './prove-snapshot.ts';
 import type { TakeSnapshotOptions } from './take-snapshot.ts';
 
 /** The options that the command and the daemon share. */
-export type TakeConfig = Omit<CommandConfig<'snapshot'>, 'dryRun'>;
+export type TakeConfig = Omit<CommandConfig<'snapshot'>, 'dryRun' | 'viaDaemon'>;
 
 /** The options of everything that takes a frozen view and signs what is made of it. */
 export type ViewConfig = PauseConfig &
@@ -29,6 +29,8 @@ export type ViewConfig = PauseConfig &
     | 'genesis'
     | 'minPeers'
     | 'maxFinalityLag'
+    | 'diskReserve'
+    | 'allowValidator'
     | 'anchorAge'
     | 'viewDir'
     | 'stateDir'
@@ -44,6 +46,8 @@ export interface ComposeParts {
   log: Logger;
   progress: ProgressSink;
   metrics?: Metrics | undefined;
+  /** Told of each call to the store that ended, or that is made again. */
+  onStoreCall?: (() => void) | undefined;
   signal: AbortSignal;
 }
 
@@ -79,6 +83,8 @@ export async function composeView(
     genesisHash: config.genesis,
     minPeers: config.minPeers,
     maxFinalityLag: config.maxFinalityLag,
+    diskReserve: config.diskReserve,
+    allowValidator: config.allowValidator,
     anchorAgeMs: config.anchorAge,
     keys,
     expiresMs: config.expires,
@@ -99,17 +105,37 @@ export async function composeTakeSnapshot(
   parts: ComposeParts,
 ): Promise<TakeSnapshotOptions> {
   const view = await composeView(config, parts);
+  const { log, metrics, onStoreCall, signal } = parts;
   const access = await readStoreAccess(config);
   const store = await composeStore(config.store, {
-    metrics: parts.metrics?.store,
+    metrics: {
+      observe: (call) => {
+        metrics?.store.observe(call);
+        onStoreCall?.();
+      },
+      retried: (cause) => {
+        metrics?.store.retried(cause);
+        onStoreCall?.();
+      },
+    },
     access,
-    onNotice: logNotices(parts.log),
-    signal: parts.signal,
+    onNotice: logNotices(log),
+    onRetry: logRetries(log),
+    signal,
   });
-  // A daemon runs for months: its clock is compared anew for each snapshot.
-  const createClock = () => createStoreClock(config.store, { access, signal: parts.signal });
-  const { databases, relayBasePath, compressionLevel: level } = config;
-  return { ...view, databases, relayBasePath, store, createClock, level, proof: proofOptions(config) };
+  const { databases, relayBasePath, compressionLevel: level, quietHours, timezone } = config;
+  return {
+    ...view,
+    databases,
+    relayBasePath,
+    store,
+    // A daemon runs for months: its clock is compared anew for each snapshot.
+    createClock: () => createStoreClock(config.store, { access, signal }),
+    level,
+    proof: proofOptions(config),
+    quietHours,
+    timezone,
+  };
 }
 
 function proofOptions(config: TakeConfig): ProofOptions | undefined {

@@ -1,43 +1,94 @@
+import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { findDatabase } from '@presync/node/layout';
+import { freeBytes } from '@presync/node/machine-gate';
 import { recoverPauses } from '@presync/node/pause';
-import { isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
-import { startAdminServer } from '@presync/runtime/http';
+import { ioError, isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
+import { type AdminServer, startAdminServer } from '@presync/runtime/http';
 import { acquireLock } from '@presync/runtime/lock';
 import type { Metrics, Registry } from '@presync/runtime/metrics';
-import { schedule, validate } from 'node-cron';
-import { type TakeSnapshotOptions, type TakeSnapshotResult, takeSnapshot } from './take-snapshot.ts';
+import { createServiceNotify, reloading, type ServiceNotify } from '@presync/runtime/service-notify';
+import type { Tracer } from '@presync/runtime/tracing';
+import { formatDuration } from '@presync/runtime/units';
+import { type History, openHistory, type RunCause } from './history.ts';
+import { addAdminRoutes } from './lib/admin-routes.ts';
+import { readToken } from './lib/bearer.ts';
+import type { DaemonStatus } from './lib/control-protocol.ts';
+import { startControlServer } from './lib/control-server.ts';
+import { createJitter } from './lib/jitter.ts';
+import { createRunObserver, recallRuns } from './lib/observe.ts';
+import { newestOf, readiness } from './lib/readiness.ts';
+import { createRunner, type Heartbeat, type Runner } from './lib/runner.ts';
+import { assertSchedules, lastDue, startTimetable, type Timetable } from './lib/timetable.ts';
+import { startWatchdog } from './lib/watchdog.ts';
+import type { TakeSnapshotOptions } from './take-snapshot.ts';
+import { traceOf } from './trace-run.ts';
 
-export interface DaemonOptions {
-  /** Cron expression of five or six fields. */
-  schedule: string;
+export { createHeartbeat } from './lib/runner.ts';
+
+/** What may change while the daemon runs. */
+export interface DaemonSettings {
+  /** Cron expressions of five or six fields. */
+  schedules: readonly string[];
   /** IANA time zone. */
   timezone: string;
-  /** Where health and metrics are served; undefined for nowhere. */
-  adminListen: { host: string; port: number } | undefined;
-  registry: Registry;
-  metrics: Metrics;
-  /** Fires when the daemon shall end: a run under way is wound up, the node first of all. */
-  take: TakeSnapshotOptions;
+  /** A scheduled run begins up to so many milliseconds later. */
+  jitterMs: number;
+  /** The newest snapshot may be so old for the daemon to be ready. */
+  maxAgeMs: number | undefined;
+  /** A run that stands still for so many milliseconds is stalled. */
+  stallMs: number;
+  /** Options of each run that override those that the daemon was started with. */
+  take: Partial<TakeSnapshotOptions>;
 }
 
+export interface DaemonOptions {
+  settings: DaemonSettings;
+  version: string;
+  /** Where health and metrics are served; undefined for nowhere. */
+  adminListen: { host: string; port: number } | undefined;
+  adminTokenFile?: string | undefined;
+  registry: Registry;
+  metrics: Metrics;
+  heartbeat: Heartbeat;
+  tracer?: Tracer | undefined;
+  /** Its signal fires when the daemon shall end: a run under way is wound up, the node first of all. */
+  take: TakeSnapshotOptions;
+  /** Calls back when the settings are to be read again. */
+  onHangup?: ((listener: () => void) => void) | undefined;
+  /** Reads the configuration again. What it throws leaves the former settings in force. */
+  reload?: (() => Promise<DaemonSettings>) | undefined;
+}
+
+/** How often numbers that nobody reports are looked at: free room, the next run. */
+const LOOK_EVERY_MS = 15_000;
+
+const SHOWN_RUNS = 20;
+
+const NEVER = new AbortController().signal;
+
 /**
- * Takes snapshots on a schedule until the signal fires. A run that fails, or that a gate stops, is told in log and metric, and the next one is
- * awaited; runs never overlap. One daemon at a time for a base path (LOCKED).
+ * Takes snapshots on a schedule until the signal fires. A run that fails, or that a gate stops, is told in log, metric and history, and the next one is
+ * awaited; runs never overlap. One daemon at a time for a base path and for a state folder (LOCKED).
  */
 export async function runDaemon(options: DaemonOptions): Promise<void> {
-  const { take, metrics, registry } = options;
+  const { take } = options;
   const { log, signal, stateDir, basePath } = take;
-  if (!validate(options.schedule)) {
-    throw new PresyncError(
-      'CONFIG_INVALID',
-      `the schedule ${JSON.stringify(options.schedule)} is not a cron expression`,
-      {
-        hint: 'as "0 */6 * * *" for every six hours',
-      },
-    );
-  }
-  const lock = await acquireLock({ name: 'snapshotter', dir: basePath, signal });
-  const state: DaemonState = { running: undefined, last: undefined };
+  const notify = createServiceNotify({
+    onProblem: (reason) => log.warn('daemon.notify_failed', `systemd cannot be told: ${reason}`),
+  });
   try {
+    assertSchedules(options.settings.schedules);
+    const token = options.adminTokenFile === undefined ? undefined : await readToken(options.adminTokenFile);
+    await makePrivate(stateDir);
+    await using locks = new AsyncDisposableStack();
+    for (const [name, dir] of [
+      ['snapshotter', basePath],
+      ['daemon', stateDir],
+    ] as const) {
+      const lock = await acquireLock({ name, dir, signal });
+      locks.defer(() => lock.release());
+    }
     // A node that an earlier self left paused must not wait for the schedule.
     const onOutput = (line: string): void => log.info('hook.output', line);
     for (const recovered of await recoverPauses({ stateDir, onOutput, signal })) {
@@ -45,97 +96,267 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
         ...recovered,
       });
     }
-    const admin =
-      options.adminListen === undefined
-        ? undefined
-        : await startAdminServer({
-            listen: options.adminListen,
-            health: () => ({ ok: true }),
-            ready: () => ({
-              ok: state.last?.ok ?? true,
-              detail: { running: state.running !== undefined, last: state.last ?? null },
-            }),
-            metrics: registry,
-            signal,
-          });
-    const run = async (): Promise<void> => {
-      if (state.running !== undefined) {
-        metrics.snapshot.runs.inc({ outcome: 'skipped' });
-        log.warn('run.skipped', 'the last run is still under way, so this one is left out');
-        return;
-      }
-      state.running = runOnce(take, metrics, state);
-      await state.running;
-      state.running = undefined;
-    };
-    const task = schedule(options.schedule, run, { timezone: options.timezone, name: 'presync snapshot' });
-    log.info('daemon.started', 'waiting for the schedule', {
-      schedule: options.schedule,
-      timezone: options.timezone,
-      admin: admin?.url ?? null,
-    });
-    await untilAborted(signal);
-    await task.stop();
-    await state.running;
-    await task.destroy();
-    await admin?.close();
-    log.info('daemon.stopped', 'stopped');
+    const history = await openHistory(stateDir);
+    locks.defer(() => history.close());
+    if (history.unreadable > 0) {
+      log.warn('history.unreadable', `${history.unreadable} lines of the run history could not be read`);
+    }
+    await work(options, { history, notify, token });
   } finally {
     await take.store.close();
-    await lock.release();
   }
 }
 
-interface DaemonState {
-  running: Promise<void> | undefined;
-  last: { ok: boolean; at: string; outcome: string; reason?: string } | undefined;
-}
-
-/** One run; its failure is told, never thrown. */
-async function runOnce(take: TakeSnapshotOptions, metrics: Metrics, state: DaemonState): Promise<void> {
-  const started = performance.now();
-  const at = new Date().toISOString();
+/** What lies there is for the daemon's user only. A folder that is there already keeps its mode. */
+async function makePrivate(dir: string): Promise<void> {
   try {
-    const result = await takeSnapshot(take);
-    measure(metrics, result, (performance.now() - started) / 1000);
-    state.last = { ok: true, at, outcome: 'published' };
-    take.log.info('run.done', 'a snapshot was taken', {
-      channel: result.channel,
-      sequence: result.upload?.manifest.sequence,
-      added: result.upload?.manifest.totals.added,
-      pauseSeconds: result.pauseSeconds,
-    });
+    await mkdir(dir, { recursive: true, mode: 0o700 });
   } catch (error) {
-    const code = isPresyncError(error) ? error.code : 'INTERNAL';
-    const shut = code === 'GATE_SHUT';
-    metrics.snapshot.runs.inc({ outcome: shut ? 'skipped' : code });
-    state.last = { ok: shut, at, outcome: code, reason: messageOf(error) };
-    const fields = { code, hint: isPresyncError(error) ? error.hint : undefined };
-    if (shut) take.log.info('run.skipped', messageOf(error), fields);
-    else if (take.signal.aborted) take.log.info('run.stopped', messageOf(error), fields);
-    else take.log.error('run.failed', messageOf(error), { ...fields, error });
+    throw ioError(error, 'make', dir);
   }
 }
 
-function measure(
-  metrics: Metrics,
-  { upload, pauseSeconds, blocksAdvanced }: TakeSnapshotResult,
-  seconds: number,
-): void {
-  const { snapshot, node } = metrics;
-  if (upload === undefined) return;
-  const { totals, sequence, chain } = upload.manifest;
-  snapshot.runs.inc({ outcome: 'published' });
-  snapshot.seconds.observe(seconds);
-  snapshot.lastPublished.setToCurrentTime();
-  snapshot.lastSequence.set(sequence);
-  if (chain.anchor !== null) snapshot.lastAnchor.set(chain.anchor.number);
-  snapshot.lastBytes.set({ kind: 'total' }, totals.bytes);
-  snapshot.lastBytes.set({ kind: 'unique' }, totals.unique);
-  snapshot.lastBytes.set({ kind: 'stored' }, totals.stored);
-  snapshot.lastBytes.set({ kind: 'added' }, totals.added);
-  if (pauseSeconds !== undefined) snapshot.pauseSeconds.observe(pauseSeconds);
-  if (blocksAdvanced === false) node.resumeFailures.inc();
+interface Parts {
+  history: History;
+  notify: ServiceNotify;
+  token: string | undefined;
+}
+
+async function work(options: DaemonOptions, { history, notify, token }: Parts): Promise<void> {
+  const { take, metrics, heartbeat } = options;
+  const { log, signal } = take;
+  const since = new Date().toISOString();
+  let { settings } = options;
+  recallRuns(metrics, history.runs);
+  metrics.config.ok.set(1);
+  const observer = createRunObserver({ log, metrics });
+  let traced: Promise<unknown> = Promise.resolve();
+  const runner = createRunner({
+    history,
+    heartbeat,
+    take: () => ({
+      ...take,
+      ...settings.take,
+      onPhase: (phase) =>
+        metrics.node.paused.set(phase === 'pause' && take.pause.strategy !== 'none' ? 1 : 0),
+    }),
+    observer: {
+      ...observer,
+      ended: (end) => {
+        observer.ended(end);
+        // A daemon that ends waits for it, so that the signal, which has fired by then, is not the one.
+        traced = options.tracer?.send(traceOf(end), { signal: NEVER }) ?? traced;
+        void say();
+      },
+    },
+  });
+  const jitter = createJitter({
+    jitterMs: () => settings.jitterMs,
+    isBusy: () => runner.current !== undefined,
+  });
+  const start = (cause: RunCause): void => {
+    // A left-out run has been told.
+    begin(runner, cause);
+    void say();
+  };
+  const timetableOf = ({ schedules, timezone }: DaemonSettings): Timetable =>
+    startTimetable({
+      schedules,
+      timezone,
+      onDue: (cause) => (cause === 'catch-up' ? start(cause) : jitter.soon(() => start(cause))),
+    });
+  let timetable = timetableOf(settings);
+  const watchdog = startWatchdog({
+    feedMs: notify.watchdogMs,
+    stallMs: () => settings.stallMs,
+    current: () => runner.current,
+    movedAt: () => heartbeat.at,
+    feed: () => void notify.send('WATCHDOG=1'),
+    onStalled: (stalled) => metrics.snapshot.stalled.set(stalled ? 1 : 0),
+    log,
+  });
+  const status = (): DaemonStatus =>
+    statusOf({ options, settings, history, runner, timetable, since, stalled: watchdog.stalled });
+  const say = (...more: string[]): Promise<void> => notify.send(...more, `STATUS=${sentenceOf(status())}`);
+  const look = (): void => {
+    metrics.snapshot.nextRun.set((timetable.next()?.getTime() ?? 0) / 1000);
+    metrics.snapshot.maxAge.set((settings.maxAgeMs ?? 0) / 1000);
+    void measureDisks(take, metrics);
+  };
+  const timer = setInterval(look, LOOK_EVERY_MS);
+  look();
+
+  let admin: AdminServer | undefined;
+  let control: { close(): Promise<void> } | undefined;
+  try {
+    control = await startControlServer({ stateDir: take.stateDir, runner, status, log });
+    if (options.adminListen !== undefined) {
+      admin = await startAdminServer({
+        listen: options.adminListen,
+        health: () => ({ ok: !watchdog.stalled, detail: { running: runner.current?.id ?? null } }),
+        ready: () => readiness(history.runs, { maxAgeMs: settings.maxAgeMs, now: Date.now() }),
+        metrics: options.registry,
+        routes: (app) => addAdminRoutes(app, { history, runner, token }),
+        signal,
+      });
+    }
+    const { reload } = options;
+    if (reload !== undefined) {
+      let last: Promise<void> = Promise.resolve();
+      const again = async (): Promise<void> => {
+        await notify.send(...reloading());
+        const read = await readAgain(reload, options);
+        if (read !== undefined) {
+          settings = read;
+          await timetable.stop();
+          timetable = timetableOf(read);
+          look();
+        }
+        await say('READY=1');
+      };
+      // One after the other: the last configuration that was read is the one in force.
+      options.onHangup?.(() => {
+        last = last.then(again);
+      });
+    }
+    log.info('daemon.started', 'waiting for the schedule', {
+      schedules: settings.schedules,
+      timezone: settings.timezone,
+      next: timetable.next()?.toISOString() ?? null,
+      admin: admin?.url ?? null,
+    });
+    await say('READY=1');
+    if (isOverdue(history, settings)) {
+      log.warn('schedule.missed', 'a run was due while presync did not run, and is caught up now');
+      start('catch-up');
+    }
+    await untilAborted(signal);
+    await notify.send('STOPPING=1', 'STATUS=stopping');
+  } finally {
+    clearInterval(timer);
+    jitter.stop();
+    await timetable.stop();
+    await runner.idle();
+    await traced;
+    watchdog.stop();
+    await control?.close();
+    await admin?.close();
+  }
+  log.info('daemon.stopped', 'stopped');
+}
+
+function begin(runner: Runner, cause: RunCause): void {
+  try {
+    runner.start(cause);
+  } catch (error) {
+    if (!isPresyncError(error, 'LOCKED')) throw error;
+  }
+}
+
+async function readAgain(
+  reload: () => Promise<DaemonSettings>,
+  { take: { log }, metrics: { config } }: DaemonOptions,
+): Promise<DaemonSettings | undefined> {
+  try {
+    const settings = await reload();
+    assertSchedules(settings.schedules);
+    config.reloads.inc({ outcome: 'applied' });
+    config.ok.set(1);
+    log.info('daemon.reloaded', 'the configuration was read again', {
+      schedules: settings.schedules,
+      timezone: settings.timezone,
+    });
+    return settings;
+  } catch (error) {
+    config.reloads.inc({ outcome: 'refused' });
+    config.ok.set(0);
+    log.error('daemon.reload_refused', `the former configuration stays in force: ${messageOf(error)}`, {
+      code: isPresyncError(error) ? error.code : 'INTERNAL',
+      hint: isPresyncError(error) ? error.hint : undefined,
+    });
+    return undefined;
+  }
+}
+
+/** True when a run was due since the last one that came to an end of its own, or when the last one was interrupted. */
+function isOverdue({ runs }: History, settings: DaemonSettings): boolean {
+  if (runs.at(-1)?.outcome === 'interrupted' || runs.at(-1)?.outcome === 'stopped') return true;
+  const ended = runs.at(-1)?.ended;
+  if (ended === undefined || ended === null) return false;
+  return lastDue(settings, { after: new Date(ended), upTo: new Date() }) !== undefined;
+}
+
+async function measureDisks(
+  { basePath, chain, backend, viewDir, stateDir, signal }: TakeSnapshotOptions,
+  { disk }: Metrics,
+): Promise<void> {
+  const measure = async (place: string, path: string): Promise<void> =>
+    disk.set({ place }, await freeBytes(path));
+  try {
+    await measure('state', stateDir);
+    const { dir } = await findDatabase({ basePath, chainId: chain, backend, signal });
+    await measure('database', dir);
+    await measure('view', viewDir ?? dirname(dir));
+  } catch (error) {
+    // Runs tell of what is wrong with these folders; a number that is not there is not made up.
+    if (!(error instanceof PresyncError)) throw error;
+  }
+}
+
+interface StatusParts {
+  options: DaemonOptions;
+  settings: DaemonSettings;
+  history: History;
+  runner: Runner;
+  timetable: Timetable;
+  since: string;
+  stalled: boolean;
+}
+
+function statusOf({
+  options,
+  settings,
+  history,
+  runner,
+  timetable,
+  since,
+  stalled,
+}: StatusParts): DaemonStatus {
+  const run = runner.current;
+  return {
+    pid: process.pid,
+    version: options.version,
+    since,
+    schedules: [...settings.schedules],
+    timezone: settings.timezone,
+    next: timetable.next()?.toISOString() ?? null,
+    stalled,
+    run:
+      run === undefined
+        ? null
+        : {
+            id: run.id,
+            cause: run.cause,
+            started: run.started,
+            phase: run.phase ?? null,
+            label: run.progress?.label ?? null,
+            done: run.progress?.done ?? 0,
+            total: run.progress?.total ?? null,
+          },
+    newest: newestOf(history.runs) ?? null,
+    runs: history.runs.slice(-SHOWN_RUNS).reverse(),
+  };
+}
+
+/** One line for `systemctl status`. */
+function sentenceOf({ run, runs, next }: DaemonStatus): string {
+  if (run !== null) return `run ${run.id} (${run.cause}) is under way`;
+  const [last] = runs;
+  const said =
+    last === undefined
+      ? 'no run yet'
+      : `last run ${last.outcome}${last.code === null ? '' : ` (${last.code})`}`;
+  return `${said}; next ${next === null ? 'never' : `in ${formatDuration(Date.parse(next) - Date.now())}`}`;
 }
 
 async function untilAborted(signal: AbortSignal): Promise<void> {

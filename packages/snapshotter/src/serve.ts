@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises';
 import { isContentKey } from '@presync/format/paths';
 import { errnoOf, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
@@ -9,6 +8,7 @@ import { createPace } from '@presync/store/with-bandwidth';
 import type { MadeStore } from '@presync/store/with-made-objects';
 import { openRepository } from '@presync/transfer/repository';
 import type { FastifyInstance } from 'fastify';
+import { readSmall, readToken } from './lib/bearer.ts';
 import { addObjectRoutes } from './lib/object-server.ts';
 
 export interface ServeOptions {
@@ -89,11 +89,7 @@ async function createApp({
   signal,
 }: ServeOptions): Promise<FastifyInstance> {
   const { fastify } = await import('fastify');
-  const token = tokenFile === undefined ? undefined : (await readSmall(tokenFile)).trim();
-  if (token === '')
-    throw new PresyncError('CONFIG_INVALID', `${tokenFile} holds no token`, {
-      hint: 'write a long random text into it',
-    });
+  const token = tokenFile === undefined ? undefined : await readToken(tokenFile);
   const https =
     tls === undefined
       ? null
@@ -129,17 +125,6 @@ async function createApp({
     signal,
   });
   return app;
-}
-
-async function readSmall(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    throw new PresyncError('CONFIG_INVALID', `cannot read ${path}: ${messageOf(error)}`, {
-      cause: error,
-      hint: 'look at the path and its permissions',
-    });
-  }
 }
 
 function isLoopback(host: string): boolean {

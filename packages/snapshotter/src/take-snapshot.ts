@@ -1,5 +1,5 @@
 import type { PrivateKey } from '@presync/format/signature';
-import { isPresyncError, PresyncError } from '@presync/runtime/errors';
+import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { acquireLock } from '@presync/runtime/lock';
 import type { ProgressSink } from '@presync/runtime/progress';
 import type { ObjectStore } from '@presync/store/object-store';
@@ -9,6 +9,7 @@ import {
   assertChannel,
   assertRepositoryOrEmpty,
   openOrCreateRepository,
+  type Repository,
   readLatest,
   resolveSnapshot,
 } from '@presync/transfer/repository';
@@ -32,6 +33,8 @@ export interface TakeSnapshotOptions extends SourceNodeOptions {
   /** Check everything and stop before the node is touched. */
   dryRun?: boolean | undefined;
   progress: ProgressSink;
+  /** What is to be done after a snapshot that is good, as retention. The snapshot stays good when it fails. */
+  afterSnapshot?: ((repository: Repository, channel: string) => Promise<void>) | undefined;
 }
 
 export interface TakeSnapshotResult {
@@ -43,6 +46,8 @@ export interface TakeSnapshotResult {
   blocksAdvanced?: boolean | undefined;
   files: number;
   bytes: number;
+  /** Bytes that the files take on disk. */
+  allocated?: number | undefined;
 }
 
 /**
@@ -67,9 +72,11 @@ async function takeLocked(
   databases: SourceDatabases,
   channel: string,
 ): Promise<TakeSnapshotResult> {
-  const { signal, store, log } = options;
+  const { signal, store, log, onPhase } = options;
+  onPhase?.('gate');
   const source = await openSource(options, databases);
   try {
+    onPhase?.('store');
     // Before the probe, which writes: a place that holds something else is not written to.
     await assertRepositoryOrEmpty(store, { signal });
     await proveConditionalWrites(store, { signal });
@@ -83,8 +90,9 @@ async function takeLocked(
     await assertSameChain(repository, channel, source.genesisHash, signal);
 
     const frozen = await source.freeze();
-    const { files, bytes, describe, databaseIdentity, release } = frozen;
+    const { files, bytes, allocated, describe, databaseIdentity, release } = frozen;
     try {
+      onPhase?.('upload');
       options.progress.start({ label: `Snapshot of ${channel}`, total: bytes });
       const upload = await uploadSnapshot({
         repository,
@@ -99,13 +107,20 @@ async function takeLocked(
         prove: options.prove,
         proof: proofOf?.(repository),
         clock: await options.createClock?.(),
-        onRead: release,
+        onRead: async () => {
+          onPhase?.('publish');
+          await release();
+        },
         onProgress: (done) => options.progress.advance(done),
-        onEvent: (event, message, details) =>
-          log[event === 'snapshot.quarantined' ? 'error' : 'info'](event, message, details),
+        onEvent: (event, message, details) => {
+          if (event === 'snapshot.published') onPhase?.('prove');
+          log[event === 'snapshot.quarantined' ? 'error' : 'info'](event, message, details);
+        },
         signal,
       });
       options.progress.finish();
+      onPhase?.('after');
+      await after(options, repository, channel);
       const blocksAdvanced = await frozen.advancing;
       return {
         channel,
@@ -114,6 +129,7 @@ async function takeLocked(
         blocksAdvanced,
         files: files.length,
         bytes,
+        allocated,
       };
     } finally {
       await release();
@@ -123,9 +139,19 @@ async function takeLocked(
   }
 }
 
+/** What follows must not make a good snapshot look like a bad one. */
+async function after(options: TakeSnapshotOptions, repository: Repository, channel: string): Promise<void> {
+  try {
+    await options.afterSnapshot?.(repository, channel);
+  } catch (error) {
+    throwIfAborted(options.signal);
+    options.log.error('snapshot.after_failed', messageOf(error), { channel, error });
+  }
+}
+
 /** A channel is of one chain for ever. */
 async function assertSameChain(
-  repository: Awaited<ReturnType<typeof openOrCreateRepository>>,
+  repository: Repository,
   channel: string,
   genesisHash: string,
   signal: AbortSignal,

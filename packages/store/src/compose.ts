@@ -1,4 +1,5 @@
 import type { StoreAccess } from './access.ts';
+import type { RetryOptions } from './lib/retried.ts';
 import type { CallOptions, ObjectStore, StoreNotice } from './object-store.ts';
 import { openStore } from './open.ts';
 import { createSources, type SourceEvent, type Sources } from './sources.ts';
@@ -10,6 +11,8 @@ import { withRetry } from './with-retry.ts';
 export interface ComposeStoreOptions extends CallOptions {
   metrics?: StoreMetrics | undefined;
   access?: StoreAccess | undefined;
+  /** Told before a call is made again. */
+  onRetry?: RetryOptions['onRetry'];
   /** Told of what a store finds out. */
   onNotice?: ((notice: StoreNotice) => void) | undefined;
 }
@@ -26,7 +29,16 @@ const ATTEMPTS_OF_SEVERAL = 3;
  */
 export async function composeStore(url: string, options: ComposeStoreOptions): Promise<ObjectStore> {
   const [adapter] = await openAll([url], options);
-  return withLimit(withRetry(adapter), { concurrency: MAX_CALLS });
+  const { metrics, onRetry } = options;
+  return withLimit(
+    withRetry(adapter, {
+      onRetry: (retry) => {
+        metrics?.retried?.(retry.error.code);
+        onRetry?.(retry);
+      },
+    }),
+    { concurrency: MAX_CALLS },
+  );
 }
 
 export interface ComposeSourcesOptions extends ComposeStoreOptions {

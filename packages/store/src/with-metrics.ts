@@ -18,6 +18,8 @@ export interface StoreObservation {
 /** Where the numbers go. Called once a call; must not throw. */
 export interface StoreMetrics {
   observe(observation: StoreObservation): void;
+  /** A call is made again after an error with that code. Counted by whoever retries. */
+  retried?(cause: ErrorCode): void;
 }
 
 /** The same store, with each call told to `metrics`. Inside `withRetry` it counts attempts, outside it counts calls. */

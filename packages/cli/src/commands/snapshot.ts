@@ -1,14 +1,19 @@
 import { formatBytes, formatDuration } from '@presync/runtime/units';
 import { composeTakeSnapshot } from '@presync/snapshotter/compose';
-import { type TakeSnapshotResult, takeSnapshot } from '@presync/snapshotter/take-snapshot';
+import type { TakeSnapshotResult } from '@presync/snapshotter/take-snapshot';
+import { loadTracer, takeTraced } from '@presync/snapshotter/trace-run';
 import type { CommandHandler } from '../command.ts';
 import { writeReport } from '../lib/report.ts';
+import { snapshotViaDaemon } from '../lib/via-daemon.ts';
 
-export const snapshot: CommandHandler<'snapshot'> = async ({ config, log, progress, signal }) => {
+export const snapshot: CommandHandler<'snapshot'> = async (context) => {
+  const { config, log, progress, signal, version } = context;
+  if (config.viaDaemon) return snapshotViaDaemon(context);
   const options = await composeTakeSnapshot(config, { log, progress, signal });
+  const tracer = await loadTracer(config.traceOtlp, { log, version });
   const started = performance.now();
   try {
-    const result = await takeSnapshot({ ...options, dryRun: config.dryRun });
+    const result = await takeTraced({ ...options, dryRun: config.dryRun }, tracer);
     const seconds = (performance.now() - started) / 1000;
     const json = document(result, seconds);
     await writeReport(config.report, json);

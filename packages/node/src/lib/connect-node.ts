@@ -1,4 +1,4 @@
-import { messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { BlockRef, ConnectOptions, NodeRpc } from '../rpc.ts';
 import { createTransport, type RpcTransport } from './rpc-transport.ts';
 
@@ -56,6 +56,17 @@ export function createNodeRpc(
     }
   };
 
+  /** Undefined when the node answers, but not to this: a proxy may let few methods through. */
+  const optional = async (method: string): Promise<unknown> => {
+    try {
+      return await call(method);
+    } catch (error) {
+      if (!isPresyncError(error, 'NODE_RPC_FAILED')) throw error;
+      await call('chain_getBlockHash', 0);
+      return undefined;
+    }
+  };
+
   const expect = <T>(method: string, value: unknown, check: (value: unknown) => T | undefined): T => {
     const checked = check(value);
     if (checked === undefined)
@@ -104,6 +115,15 @@ export function createNodeRpc(
       return genesis;
     },
     chainName: async () => expect('system_chain', await call('system_chain'), toText),
+    chainType: async () => {
+      const answer = await optional('system_chainType');
+      if (typeof answer === 'string') return answer;
+      return isRecord(answer) ? Object.values(answer).find((word) => typeof word === 'string') : undefined;
+    },
+    roles: async () => {
+      const answer = await optional('system_nodeRoles');
+      return Array.isArray(answer) ? answer.filter((role) => typeof role === 'string') : [];
+    },
     implementation: async () => ({
       name: expect('system_name', await call('system_name'), toText),
       version: expect('system_version', await call('system_version'), toText),

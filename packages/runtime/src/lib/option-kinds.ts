@@ -261,8 +261,8 @@ export function argv(): OptionKind<string[]> {
   });
 }
 
-/** Several of a kind: a list in a file, a repeated flag, and commas in the environment. */
-export function list<T>(item: OptionKind<T>): OptionKind<T[]> {
+/** Several of a kind: a list in a file, a repeated flag, and commas, or what their values do not hold, in the environment. */
+export function list<T>(item: OptionKind<T>, separator: ',' | ';' = ','): OptionKind<T[]> {
   return kind({
     schema: z.union([z.array(item.schema), item.schema.transform((value) => [value])]),
     allowed: `${item.allowed}, or a list of such`,
@@ -270,7 +270,7 @@ export function list<T>(item: OptionKind<T>): OptionKind<T[]> {
     repeatable: true,
     fromText: (input) =>
       input
-        .split(',')
+        .split(separator)
         .map((part) => part.trim())
         .filter((part) => part !== '')
         .map((part) => item.fromText(part)),

@@ -1,4 +1,3 @@
-import { timingSafeEqual } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { cacheControl } from '@presync/store/cache-control';
@@ -8,6 +7,7 @@ import type { CallOptions, ObjectInfo, ObjectStore } from '@presync/store/object
 import type { OpenObject } from '@presync/store/open-object';
 import type { Pace } from '@presync/store/with-bandwidth';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { isAuthorized } from './bearer.ts';
 
 export interface ObjectRoutesOptions {
   store: ObjectStore;
@@ -173,12 +173,6 @@ function rangeOf(
   const end = last === '' ? size - 1 : Math.min(Number(last), size - 1);
   if (last !== '' && Number(last) < offset) return undefined;
   return offset >= size ? 'beyond' : { offset, length: end - offset + 1 };
-}
-
-function isAuthorized(header: string | undefined, token: string): boolean {
-  const given = Buffer.from(/^Bearer (.+)$/i.exec(header ?? '')?.[1] ?? '');
-  const wanted = Buffer.from(token);
-  return given.length === wanted.length && timingSafeEqual(given, wanted);
 }
 
 /** A store's version as an entity tag (RFC 9110, 8.8.3). */

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import type { ManifestPart } from '@presync/format/manifest';
-import { checkGate } from '@presync/node/gate';
 import {
   type DatabaseFile,
   type DatabaseLayout,
@@ -33,10 +32,23 @@ import type { SnapshotDescription } from '@presync/transfer/snapshot';
 import type { SourceFile } from '@presync/transfer/source';
 import { delay } from './delay.ts';
 import { nodePruning } from './node-arguments.ts';
+import { type ChainFacts, type GateSettings, passGates } from './pass-gates.ts';
 import { lockPause } from './pause-lock.ts';
 
+/** The parts of a snapshot's work, in their order. */
+export type SnapshotPhase =
+  | 'gate'
+  | 'store'
+  | 'prepare'
+  | 'anchor'
+  | 'pause'
+  | 'upload'
+  | 'publish'
+  | 'prove'
+  | 'after';
+
 /** What everything that takes a frozen view of a node's database has to know of the node. */
-export interface SourceNodeOptions {
+export interface SourceNodeOptions extends GateSettings {
   basePath: string;
   chain?: string | undefined;
   backend?: 'rocksdb' | 'paritydb' | undefined;
@@ -48,15 +60,16 @@ export interface SourceNodeOptions {
   rpcUrl?: string | undefined;
   /** Demanded of the node; with pause `none` and no RPC it is where the manifest's genesis hash comes from. */
   genesisHash?: string | undefined;
-  minPeers: number;
-  /** Blocks between head and finalized block. */
-  maxFinalityLag: number;
   /** How long a block must have been final before the pause to be promised as the copy's anchor, milliseconds. */
   anchorAgeMs: number;
   /** Milliseconds from now until the snapshot expires. */
   expiresMs?: number | undefined;
   stateDir: string;
   viewDir?: string | undefined;
+  /** Told when a part of the work begins. */
+  onPhase?: ((phase: SnapshotPhase) => void) | undefined;
+  /** Told that the preparation of a view moves, which may take hours where files are copied. */
+  onMove?: (() => void) | undefined;
   log: Logger;
   signal: AbortSignal;
 }
@@ -83,6 +96,8 @@ export interface FrozenDatabase {
   readonly files: SourceFile[];
   /** Bytes of files. */
   readonly bytes: number;
+  /** Bytes that they take on disk; less than `bytes` where they have holes. */
+  readonly allocated: number;
   /** Tells the database from one that was made anew. */
   readonly databaseIdentity: string;
   readonly describe: SnapshotDescription;
@@ -157,7 +172,12 @@ export async function openSource(options: SourceNodeOptions, layouts: SourceData
   const rpc =
     rpcUrl === undefined ? undefined : await connectNode(rpcUrl, { timeoutMs: RPC_TIMEOUT_MS, signal });
   try {
-    const facts = await passGate(options, rpc);
+    const facts = await passGates(options, {
+      layout: main,
+      files: isCopied(options.pause) ? [] : files,
+      holder,
+      rpc,
+    });
     const closed = new AbortController();
     const context: Context = {
       options,
@@ -251,52 +271,6 @@ function pauserOptions(
   return { ...pause, holder, databases: layouts, stateDir, onOutput };
 }
 
-interface ChainFacts {
-  genesisHash: string;
-  chainName: string | null;
-  anchor: { number: number; hash: string } | null;
-  implementation: { name: string; version: string } | undefined;
-}
-
-/** Asks the node whether a good snapshot can be taken now. GATE_SHUT names every reason. */
-async function passGate(options: SourceNodeOptions, rpc: NodeRpc | undefined): Promise<ChainFacts> {
-  const { signal } = options;
-  if (rpc === undefined) {
-    if (options.genesisHash === undefined) {
-      throw new PresyncError('CONFIG_INVALID', 'without an RPC the genesis hash of the chain is not known', {
-        hint: 'give it with --genesis 0x…, or let the node answer at --rpc URL',
-      });
-    }
-    return { genesisHash: options.genesisHash, chainName: null, anchor: null, implementation: undefined };
-  }
-  const genesisHash = await rpc.genesisHash();
-  if (options.genesisHash !== undefined && options.genesisHash !== genesisHash) {
-    throw new PresyncError(
-      'NODE_WRONG_CHAIN',
-      `the node is on the chain with genesis ${genesisHash}, not ${options.genesisHash}`,
-      {
-        hint: 'check --rpc and --genesis',
-      },
-    );
-  }
-  const gate = await checkGate(rpc, {
-    minPeers: options.minPeers,
-    maxFinalityLag: options.maxFinalityLag,
-    signal,
-  });
-  if (!gate.open) {
-    throw new PresyncError('GATE_SHUT', `no snapshot is taken now: ${gate.reasons.join('; ')}`, {
-      hint: 'wait until the node is healthy and synced; the limits are --min-peers and --max-finality-lag',
-    });
-  }
-  return {
-    genesisHash,
-    chainName: await rpc.chainName(),
-    anchor: gate.finalized,
-    implementation: await rpc.implementation(),
-  };
-}
-
 async function freeze(context: Context): Promise<FrozenDatabase> {
   const { options, layouts, holder, facts } = context;
   const [main] = layouts;
@@ -319,6 +293,7 @@ async function freeze(context: Context): Promise<FrozenDatabase> {
     return {
       files,
       bytes: files.reduce((sum, file) => sum + file.size, 0),
+      allocated: views.flatMap((view) => view.files).reduce((sum, file) => sum + file.allocated, 0),
       databaseIdentity: parts
         .map((part) => `${part.backend} ${part.identity} ${part.databaseVersion}`)
         .join('\n'),
@@ -364,12 +339,22 @@ async function takeViews({ options, layouts, pauser, rpc, facts, finalSince }: C
   head: { number: number; hash: string } | null;
 }> {
   const { signal, log } = options;
+  options.onPhase?.('prepare');
   const prepared: PreparedView[] = [];
   try {
     for (const layout of isCopied(options.pause) ? [] : layouts)
-      prepared.push(await prepareView({ layout, viewDir: viewDirOf(layout, options), signal }));
+      prepared.push(
+        await prepareView({
+          layout,
+          viewDir: viewDirOf(layout, options),
+          onProgress: () => options.onMove?.(),
+          signal,
+        }),
+      );
     // What the node has only in memory is not in the copy; a block that is final for a while has long been written.
+    options.onPhase?.('anchor');
     if (facts.anchor !== null) await delay(options.anchorAgeMs - (performance.now() - finalSince), signal);
+    options.onPhase?.('pause');
     const lock = await lockPause(layouts[0], { log, signal });
     try {
       const head = rpc === undefined ? null : await rpc.best();

@@ -1,0 +1,130 @@
+/** Each gate alone: shut by its own cause, and open without it. */
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, beforeEach, describe, test } from 'node:test';
+import { GATE_IDS, type GateId, GateShutError } from '@presync/node/gate';
+import { type DatabaseLayout, findDatabase, scanDatabase } from '@presync/node/layout';
+import type { NodeRpc } from '@presync/node/rpc';
+import { PresyncError } from '@presync/runtime/errors';
+import { createSilentLogger } from '@presync/runtime/log';
+import { gatesOf, passGates } from '../src/lib/pass-gates.ts';
+import type { SourceNodeOptions } from '../src/lib/source-node.ts';
+
+const { signal } = new AbortController();
+const HASH = `0x${'ab'.repeat(32)}`;
+const root = mkdtempSync(join(tmpdir(), 'presync-pass-gates-'));
+after(() => rmSync(root, { recursive: true }));
+
+const healthy: NodeRpc = {
+  location: 'here',
+  health: async () => ({ peers: 8, isSyncing: false, shouldHavePeers: true }),
+  syncState: async () => ({ startingBlock: 0, currentBlock: 90, highestBlock: 100 }),
+  best: async () => ({ number: 100, hash: HASH }),
+  finalized: async () => ({ number: 97, hash: HASH }),
+  blockHash: async () => HASH,
+  genesisHash: async () => HASH,
+  chainName: async () => 'x',
+  chainType: async () => 'Live',
+  roles: async () => ['Full'],
+  implementation: async () => ({ name: 'x', version: '1' }),
+  close: async () => undefined,
+};
+
+let basePath = '';
+let made = 0;
+beforeEach(() => {
+  basePath = join(root, `base-${made++}`);
+  const dir = join(basePath, 'chains/dev/db/full');
+  mkdirSync(dir, { recursive: true });
+  writeFileSync(join(dir, 'CURRENT'), 'MANIFEST-000001\n');
+});
+
+async function shutBy({
+  rpc = {},
+  options = {},
+  prepare,
+}: {
+  rpc?: Partial<NodeRpc>;
+  options?: Partial<SourceNodeOptions>;
+  prepare?: (layout: DatabaseLayout) => void;
+}): Promise<string[]> {
+  const layout = await findDatabase({ basePath, signal });
+  prepare?.(layout);
+  try {
+    await passGates(
+      {
+        ...{
+          basePath,
+          pause: { strategy: 'signal' },
+          pauseBudgetMs: 1000,
+          minPeers: 1,
+          maxFinalityLag: 20,
+          anchorAgeMs: 0,
+        },
+        ...{ stateDir: root, log: createSilentLogger(), signal },
+        ...options,
+      },
+      {
+        layout,
+        files: await scanDatabase(layout, { signal }),
+        holder: undefined,
+        rpc: { ...healthy, ...rpc },
+      },
+    );
+    return [];
+  } catch (error) {
+    assert.ok(error instanceof GateShutError, String(error));
+    return error.gates.map(({ gate }) => gate);
+  }
+}
+
+const CAUSES: Record<Exclude<GateId, 'rpc' | 'locked' | 'chain'>, Parameters<typeof shutBy>[0]> = {
+  syncing: { rpc: { health: async () => ({ peers: 8, isSyncing: true, shouldHavePeers: true }) } },
+  peers: { rpc: { health: async () => ({ peers: 0, isSyncing: false, shouldHavePeers: true }) } },
+  finality: { rpc: { finalized: async () => ({ number: 79, hash: HASH }) } },
+  gap: { rpc: { blockHash: async (number) => (number < 50 ? undefined : HASH) } },
+  validator: { rpc: { roles: async () => ['Authority'] } },
+  migration: { prepare: ({ dir }) => writeFileSync(join(dir, '../db_version'), '4') },
+  disk: { options: { diskReserve: 2 ** 60 } },
+  'quiet-hours': { options: { quietHours: ['00:00-00:00'], timezone: 'Europe/Berlin' } },
+};
+
+describe('passGates', () => {
+  test('all open', async () => assert.deepEqual(await shutBy({}), []));
+
+  for (const [gate, cause] of Object.entries(CAUSES)) {
+    test(`${gate} shut`, async () => assert.deepEqual(await shutBy(cause), [gate]));
+  }
+
+  test('every gate that is shut is named, not the first one only', async () => {
+    const { validator, peers, disk } = CAUSES;
+    assert.deepEqual(
+      await shutBy({ rpc: { ...validator.rpc, ...peers.rpc }, ...{ options: disk.options ?? {} } }),
+      ['validator', 'disk', 'peers'],
+    );
+  });
+
+  test('what is allowed shuts nothing', async () => {
+    assert.deepEqual(await shutBy({ ...CAUSES.validator, options: { allowValidator: true } }), []);
+  });
+
+  test('where no node runs, there is none to be hurt', async () => {
+    assert.deepEqual(
+      await shutBy({ ...CAUSES.validator, options: { pause: { strategy: 'none' }, diskReserve: 2 ** 60 } }),
+      [],
+    );
+  });
+});
+
+test('a lock and a silent RPC are gates too; a failure is none', () => {
+  const ids = (error: unknown): string[] | undefined => gatesOf(error)?.map(({ gate }) => gate);
+  assert.deepEqual(ids(new PresyncError('LOCKED', 'x')), ['locked']);
+  assert.deepEqual(ids(new PresyncError('NODE_RPC_FAILED', 'x')), ['rpc']);
+  assert.deepEqual(ids(new GateShutError([{ gate: 'gap', reason: 'x' }])), ['gap']);
+  assert.equal(ids(new PresyncError('STORE_FAILED', 'x')), undefined);
+  assert.equal(ids(new Error('x')), undefined);
+  const tried = [...Object.keys(CAUSES), 'rpc', 'locked', 'chain'].sort();
+  assert.deepEqual(tried, [...GATE_IDS].sort());
+});
