@@ -1,11 +1,13 @@
 import { readFileSync } from 'node:fs';
+import { getAsset, isSea } from 'node:sea';
 import { type ProgramSettings, runProgram } from '@presync/runtime/lifecycle';
 
-/** The version in this package's own description. */
+/** The version in this package's own description, of which the single executable holds a copy. */
 function packageVersion(): string {
-  const { version }: { version: string } = JSON.parse(
-    readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
-  );
+  const description = isSea()
+    ? getAsset('package.json', 'utf8')
+    : readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+  const { version }: { version: string } = JSON.parse(description);
   return version;
 }
 
@@ -36,7 +38,8 @@ if (process.env.PRESYNC_TUNED !== undefined) {
 const argv = process.argv.slice(2);
 const ownArgv = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : argv.length);
 
-await runProgram({
+// It ends the process itself. Nothing waits for it here, so that the module can also be bundled as a script.
+void runProgram({
   name: 'presync',
   // Until the configuration is read, the command line alone tells how errors are wanted.
   json: ownArgv.includes('--json'),

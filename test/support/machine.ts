@@ -1,0 +1,211 @@
+/** A machine with a real systemd: a Debian tree, booted by systemd-nspawn with an overlay of its own and no network. */
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { findTool } from './tools.ts';
+
+export interface Ran {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+export interface Machine {
+  /** Its root folder, as seen from outside. */
+  root: string;
+  /** Runs a command in it. */
+  run(...command: string[]): Promise<Ran>;
+  /** The same, and throws unless it exits with 0. Gives what it wrote to stdout. */
+  ok(...command: string[]): Promise<string>;
+  /** Runs a program of this machine in that one's network, in which there is nothing but loopback. */
+  inNetwork(...command: string[]): Promise<Ran>;
+  /** The journal of a unit since the boot, or all of it, one text for each entry. */
+  journal(unit?: string): Promise<JournalEntry[]>;
+  /** Shuts it down, forcing it after half a minute, and removes what it wrote. May be called twice. */
+  end(): Promise<void>;
+}
+
+export interface JournalEntry {
+  /** Seconds since the epoch, when journald took it. */
+  at: number;
+  unit: string;
+  message: string;
+}
+
+export interface MachineOptions {
+  /** Files and folders of this machine that are seen in that one. */
+  binds?: readonly { from: string; to: string; readOnly?: boolean }[];
+}
+
+const TREE = 'machine-root';
+const BOOT_MS = 120_000;
+const SHUTDOWN_MS = 30_000;
+
+function machineTree(): string | undefined {
+  return findTool(TREE, 'PRESYNC_TEST_MACHINE_ROOT');
+}
+
+/** Whether a machine can be booted here: for `needs('root, systemd-nspawn and a Debian tree', hasMachine())`. */
+export function hasMachine(): boolean {
+  return (
+    process.getuid?.() === 0 &&
+    machineTree() !== undefined &&
+    findTool('systemd-nspawn', 'PRESYNC_TEST_NSPAWN') !== undefined &&
+    findTool('nsenter', 'PRESYNC_TEST_NSENTER') !== undefined
+  );
+}
+
+export async function startMachine({ binds = [] }: MachineOptions = {}): Promise<Machine> {
+  const tree = machineTree();
+  if (tree === undefined) throw new Error('there is no Debian tree; scripts/install-test-tools.sh makes one');
+  const scratch = await mkdtemp(join(tmpdir(), 'presync-machine-'));
+  const root = join(scratch, 'root');
+  for (const folder of ['root', 'upper', 'work']) await mkdir(join(scratch, folder));
+  const layers = `lowerdir=${tree},upperdir=${join(scratch, 'upper')},workdir=${join(scratch, 'work')}`;
+  execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', layers, root]);
+  let container: ChildProcess | undefined;
+  let leader: number | undefined;
+  const abandon = (): void => {
+    if (leader !== undefined) tryKill(leader);
+    container?.kill('SIGKILL');
+    execFileSync('umount', ['--lazy', root]);
+  };
+  process.once('exit', abandon);
+  let console = '';
+  let ending: Promise<void> | undefined;
+  const ended = (): Promise<void> =>
+    new Promise((resolve) => {
+      if (container === undefined || container.exitCode !== null || container.signalCode !== null) resolve();
+      else container.once('close', () => resolve());
+    });
+  async function end(): Promise<void> {
+    if (leader !== undefined) {
+      // SIGRTMIN+4 is systemd's own "power off", which needs no bus.
+      tryKill(leader, 38);
+      const forced = setTimeout(() => leader !== undefined && tryKill(leader), SHUTDOWN_MS);
+      await ended();
+      clearTimeout(forced);
+    } else container?.kill('SIGKILL');
+    process.off('exit', abandon);
+    execFileSync('umount', ['--lazy', root]);
+    await rm(scratch, { recursive: true, force: true });
+  }
+  try {
+    container = spawn(
+      'systemd-nspawn',
+      [
+        ...[
+          '--quiet',
+          '--boot',
+          `--directory=${root}`,
+          `--machine=presync-${randomBytes(4).toString('hex')}`,
+        ],
+        // There may be no systemd around it that could be told.
+        ...['--register=no', '--keep-unit', '--private-network', '--link-journal=no', '--console=read-only'],
+        ...['--resolv-conf=off', '--timezone=off'],
+        ...binds.map(({ from, to, readOnly }) => `--bind${readOnly === true ? '-ro' : ''}=${from}:${to}`),
+      ],
+      { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, SYSTEMD_NSPAWN_UNIFIED_HIERARCHY: '1' } },
+    );
+    const keep = (text: string): void => {
+      console = (console + text).slice(-16_384);
+    };
+    container.stdout?.setEncoding('utf8').on('data', keep);
+    container.stderr?.setEncoding('utf8').on('data', keep);
+    leader = await untilBooted(container, () => console);
+  } catch (error) {
+    await end();
+    throw error;
+  }
+  const enter = ['--target', String(leader)];
+  const inside = (command: readonly string[]): Promise<Ran> =>
+    capture('nsenter', [...enter, '--all', 'env', '-i', ...ENVIRONMENT, ...command]);
+  return {
+    root,
+    run: (...command) => inside(command),
+    async ok(...command) {
+      const { code, stdout, stderr } = await inside(command);
+      if (code !== 0) throw new Error(`${command.join(' ')} ended with ${code}:\n${stdout}\n${stderr}`);
+      return stdout;
+    },
+    inNetwork: (...command) => capture('nsenter', [...enter, '--net', ...command]),
+    async journal(unit) {
+      const { stdout } = await inside([
+        ...['journalctl', '--no-pager', '--output=json', '--output-fields=MESSAGE,_SYSTEMD_UNIT,UNIT'],
+        ...(unit === undefined ? [] : [`--unit=${unit}`]),
+      ]);
+      return stdout.split('\n').filter(Boolean).map(journalEntry);
+    },
+    end: () => {
+      ending ??= end();
+      return ending;
+    },
+  };
+}
+
+const ENVIRONMENT = [
+  'PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin',
+  'HOME=/root',
+  'LC_ALL=C.UTF-8',
+];
+
+async function untilBooted(container: ChildProcess, said: () => string): Promise<number> {
+  const deadline = performance.now() + BOOT_MS;
+  let last = '';
+  while (performance.now() < deadline) {
+    if (container.exitCode !== null || container.signalCode !== null || container.pid === undefined)
+      throw new Error(`the machine ended while it booted:\n${said()}`);
+    const leader = firstChild(container.pid);
+    if (leader !== undefined) {
+      const state = await capture('nsenter', [
+        '--target',
+        String(leader),
+        '--all',
+        'systemctl',
+        'is-system-running',
+      ]);
+      last = state.stdout.trim();
+      if (last === 'running' || last === 'degraded') return leader;
+    }
+    await sleep(50);
+  }
+  throw new Error(`the machine did not boot in time (${last}):\n${said()}`);
+}
+
+/** systemd-nspawn's child is the first process of the machine. */
+function firstChild(pid: number): number | undefined {
+  const path = `/proc/${pid}/task/${pid}/children`;
+  const first = existsSync(path) ? Number(readFileSync(path, 'utf8').split(' ')[0]) : 0;
+  return first > 0 && readFileSync(`/proc/${first}/comm`, 'utf8').trim() === 'systemd' ? first : undefined;
+}
+
+function tryKill(pid: number, signal: NodeJS.Signals | number = 'SIGKILL'): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // It has ended.
+  }
+}
+
+function capture(program: string, args: readonly string[]): Promise<Ran> {
+  return new Promise((resolve) => {
+    execFile(program, args, { maxBuffer: 1 << 28 }, (error, stdout, stderr) => {
+      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
+      resolve({ code, stdout, stderr: code === -1 ? `${stderr}${error?.message}` : stderr });
+    });
+  });
+}
+
+function journalEntry(line: string): JournalEntry {
+  const { __REALTIME_TIMESTAMP: at, MESSAGE: message, UNIT, _SYSTEMD_UNIT } = JSON.parse(line);
+  return {
+    at: Number(at) / 1e6,
+    unit: String(UNIT ?? _SYSTEMD_UNIT ?? ''),
+    // Bytes that are no text come as numbers.
+    message: Array.isArray(message) ? Buffer.from(message).toString() : String(message),
+  };
+}
