@@ -12,6 +12,7 @@ import { corruptionCampaign } from './corruption.ts';
 import { FAULT_STORES } from './fault-stores.ts';
 import { faultsCampaign } from './faults.ts';
 import { killCampaign } from './kill.ts';
+import { machineCampaign } from './machine.ts';
 import { PUBLISHER_STORES, publishersCampaign } from './publishers.ts';
 import { storeCheckCampaign } from './store-check.ts';
 
@@ -78,6 +79,8 @@ const CAMPAIGNS: Record<string, Campaign> = {
   /** That many snapshots are killed, and that many restores. */
   kill: byBackend(100, killCampaign),
   corruption: byBackend(300, corruptionCampaign),
+  /** Needs what test/machine needs; see there. */
+  machine: byBackend(160, machineCampaign),
   /** `count` for each store. */
   faults: {
     count: 200,
