@@ -33,6 +33,7 @@ need lintian lintian
 need man man-db
 need zsh zsh
 need fish fish
+need objdump binutils
 
 if ((${#missing[@]} > 0)); then
   if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null 2>&1; then
@@ -110,7 +111,7 @@ elif [[ "$(id -u)" == 0 ]] && PATH="$PATH:/usr/sbin" command -v debootstrap >/de
   proxy=''
   eval "$(apt-config shell proxy Acquire::http::Proxy)"
   ${proxy:+env http_proxy="$proxy"} env PATH="$PATH:/usr/sbin" debootstrap --variant=minbase \
-    --include=systemd,systemd-sysv,dbus,libatomic1,libstdc++6 "$suite" "$tools/.$machine.$$" ${mirror:+"$mirror"} >/dev/null
+    --include=systemd,systemd-sysv,dbus,libatomic1,libstdc++6,ca-certificates "$suite" "$tools/.$machine.$$" ${mirror:+"$mirror"} >/dev/null
   rm -rf "$tools/.$machine.$$/var/cache/apt/archives/"*.deb
   place "$tools/.$machine.$$" "$tools/$machine"
   if mkdir -p "$shared" 2>/dev/null && [[ -w "$shared" && ! -d "$shared/$machine" ]]; then

@@ -224,7 +224,7 @@ async function fetchInside(machine: Machine, url: string): Promise<string> {
 }
 
 /** How long the node may take to start, and a snapshot to land, on a machine that is busy with other work. */
-const PATIENCE_MS = 240_000;
+const PATIENCE_MS = 600_000;
 
 /** Waits until something holds. */
 export async function until(
