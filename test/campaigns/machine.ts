@@ -22,7 +22,7 @@ export interface MachineReport {
   backend: FixtureBackend;
   /** Minutes of the schedule, and snapshots that landed in them. */
   quiet: { minutes: number; snapshots: number; longestHoleSeconds: number };
-  scenes: { scene: string; played: number; longestHoleSeconds: number }[];
+  scenes: { scene: string; played: number; inPause: number; longestHoleSeconds: number }[];
   violations: string[];
 }
 
@@ -42,13 +42,14 @@ export async function machineCampaign(options: MachineOptions): Promise<MachineR
     for (let n = 0; n < count; n++) {
       const scene = SCENES[n % SCENES.length];
       if (scene === undefined) break;
-      const outcome = await playScene(source, scene, Math.floor(random() * LATEST_MS));
+      // Every other one just when the node stands still.
+      const moment = Math.floor(n / SCENES.length) % 2 === 0 ? 'paused' : Math.floor(random() * LATEST_MS);
+      const outcome = await playScene(source, scene, moment);
       outcomes.push(outcome);
-      log(`${backend} ${n + 1}/${count} ${outcome.scene} +${outcome.offsetMs} ms: hole ${outcome.hole} s`);
+      const what = `${outcome.scene}, ${moment === 'paused' ? moment : `${moment} ms after the intent`}`;
+      log(`${backend} ${n + 1}/${count} ${what}: hole ${outcome.hole} s`);
       for (const violation of outcome.violations) log(`  ${violation}`);
-      violations.push(
-        ...outcome.violations.map((text) => `${outcome.scene} +${outcome.offsetMs} ms: ${text}`),
-      );
+      violations.push(...outcome.violations.map((text) => `${what}: ${text}`));
     }
     violations.push(...(await verifyAll(source)));
   } finally {
@@ -59,6 +60,7 @@ export async function machineCampaign(options: MachineOptions): Promise<MachineR
     return {
       scene: name,
       played: played.length,
+      inPause: played.filter(({ inPause }) => inPause).length,
       longestHoleSeconds: Math.max(0, ...played.map(({ hole }) => hole)),
     };
   });

@@ -1,23 +1,25 @@
 /** What may go wrong on a source machine, each with what must be seen of it. One table, for the test and for the campaign. */
 import { execFileSync } from 'node:child_process';
+import { readlinkSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import {
   BUDGET_MS,
+  type Moment,
   NODE,
-  nodeState,
   now,
   PRESYNC,
   SLACK_MS,
   type SourceMachine,
   until,
-  untilPause,
+  untilMoment,
 } from './source-machine.ts';
 
 export interface Scene {
   name: string;
-  /** Brings it about. What it gives is called when the node has been seen to be well, and heals what is left. */
-  act(source: SourceMachine, offsetMs: number): Promise<(() => Promise<void>) | undefined>;
+  /** Brings it about, and tells whether the node stood still. */
+  act(source: SourceMachine, moment: Moment): Promise<boolean>;
+  /** Heals what is left, when the node has been seen to be well. */
+  heal?(source: SourceMachine): Promise<void>;
   /** What the journal of the daemon's unit must tell: a failed run's code, or a word of systemd's. */
   reason: { codes: RegExp } | { journal: RegExp };
   /** True where a snapshot may land all the same. */
@@ -28,102 +30,90 @@ export interface Scene {
 
 export interface SceneOutcome {
   scene: string;
-  offsetMs: number;
+  moment: Moment;
+  /** The node stood still when it happened. */
+  inPause: boolean;
   /** The longest time between two blocks, seconds. */
   hole: number;
   /** What was not as it must be. */
   violations: string[];
 }
 
-const start = (source: SourceMachine) => async (): Promise<void> => {
-  await source.machine.ok('systemctl', 'start', PRESYNC);
-};
-
-/** Waits for a pause, and then a little: so that each part of it is hit in turn. */
-async function inPause(source: SourceMachine, offsetMs: number): Promise<void> {
-  await untilPause(source);
-  await sleep(offsetMs);
+/** A scene in which a command is given in the pause. */
+function commanded(
+  name: string,
+  command: readonly string[],
+  more: Pick<Scene, 'heal'> & Partial<Scene> = {},
+): Scene {
+  return {
+    name,
+    async act(source, moment) {
+      const inPause = await untilMoment(source, moment);
+      await source.machine.ok(...command);
+      return inPause;
+    },
+    reason: { journal: /Stopped presync-snapshotter/ },
+    nodeSurvives: true,
+    ...more,
+  };
 }
 
+/** A scene in which processes are killed in the pause; from outside, since a command would come too late. */
+function killed(
+  name: string,
+  unit: string,
+  which: (pid: number) => boolean,
+  more: Pick<Scene, 'reason' | 'nodeSurvives'>,
+): Scene {
+  return {
+    name,
+    async act(source, moment) {
+      const inPause = await untilMoment(source, moment);
+      for (const pid of source.machine.processes(unit).filter(which)) process.kill(pid, 'SIGKILL');
+      return inPause;
+    },
+    ...more,
+  };
+}
+
+const isPresync = (pid: number): boolean => readlinkSync(`/proc/${pid}/exe`).endsWith('/presync');
+const KILLED = { reason: { journal: /code=killed, status=9\/KILL/ }, nodeSurvives: true };
+
 export const SCENES: readonly Scene[] = [
-  {
-    name: 'the daemon is stopped in the pause',
-    async act(source, offsetMs) {
-      await inPause(source, offsetMs);
-      await source.machine.ok('systemctl', 'stop', PRESYNC);
-      return start(source);
+  commanded('the daemon is stopped in the pause', ['systemctl', 'stop', PRESYNC], {
+    heal: async ({ machine }) => {
+      await machine.ok('systemctl', 'start', PRESYNC);
     },
-    reason: { journal: /Stopped presync-snapshotter/ },
-    nodeSurvives: true,
-  },
-  {
-    name: 'the daemon is restarted in the pause',
-    async act(source, offsetMs) {
-      await inPause(source, offsetMs);
-      await source.machine.ok('systemctl', 'restart', PRESYNC);
-      return undefined;
-    },
-    reason: { journal: /Stopped presync-snapshotter/ },
-    nodeSurvives: true,
-  },
-  {
-    name: 'the daemon is killed in the pause',
-    async act(source, offsetMs) {
-      await inPause(source, offsetMs);
-      await source.machine.ok('systemctl', 'kill', '--kill-who=main', '--signal=KILL', PRESYNC);
-      return undefined;
-    },
-    reason: { journal: /code=killed, status=9\/KILL/ },
-    nodeSurvives: true,
-  },
-  {
-    name: 'everything of the daemon is killed in the pause',
-    async act(source, offsetMs) {
-      await inPause(source, offsetMs);
-      await source.machine.ok('systemctl', 'kill', '--kill-who=all', '--signal=KILL', PRESYNC);
-      return undefined;
-    },
-    reason: { journal: /code=killed, status=9\/KILL/ },
-    nodeSurvives: true,
-  },
-  {
-    name: 'the package is installed again in the pause',
-    async act(source, offsetMs) {
-      await inPause(source, offsetMs);
-      await source.machine.ok('dpkg', '--install', '/opt/presync.deb');
-      return undefined;
-    },
-    reason: { journal: /Stopped presync-snapshotter/ },
-    nodeSurvives: true,
-  },
-  {
-    name: 'the node is killed in the pause',
-    async act(source, offsetMs) {
-      await inPause(source, offsetMs);
-      await source.machine.ok('systemctl', 'kill', '--kill-who=main', '--signal=KILL', NODE);
-      return undefined;
-    },
+  }),
+  commanded('the daemon is restarted in the pause', ['systemctl', 'restart', PRESYNC]),
+  commanded('the package is installed again in the pause', ['dpkg', '--install', '/opt/presync.deb']),
+  killed('the daemon is killed in the pause', PRESYNC, isPresync, KILLED),
+  killed('everything of the daemon is killed in the pause', PRESYNC, () => true, KILLED),
+  killed('the node is killed in the pause', NODE, () => true, {
     // Until it answers again.
     reason: { codes: /^NODE_/ },
     nodeSurvives: false,
-  },
+  }),
   {
     name: 'the disk of the state is full',
-    async act(source, offsetMs) {
-      // From none to some: a run may fail at each of its writes.
-      return source.fillState(Math.floor(offsetMs / 10));
+    async act(source, moment) {
+      // From nothing left to a little: so a run fails at each of its writes in turn.
+      await source.fillState(moment === 'paused' ? 0 : Math.floor(moment / 10));
+      return false;
     },
+    heal: (source) => source.emptyState(),
     reason: { codes: /^(IO_FAILED|NO_ROOM|GATE_SHUT)$/ },
     mayPass: true,
     nodeSurvives: true,
   },
   {
     name: 'the store takes nothing',
-    async act(source) {
-      execFileSync('chattr', ['-R', '+i', source.store]);
-      return async () => {
-        execFileSync('chattr', ['-R', '-i', source.store]);
-      };
+    async act({ store }) {
+      execFileSync('chattr', ['-R', '+i', store]);
+      return false;
+    },
+    heal: async ({ store }) => {
+      execFileSync('chattr', ['-R', '-i', store]);
     },
     reason: { codes: /^STORE_/ },
     nodeSurvives: true,
@@ -131,21 +121,17 @@ export const SCENES: readonly Scene[] = [
 ];
 
 /** Plays a scene on a machine that is well, and leaves it so. */
-export async function playScene(
-  source: SourceMachine,
-  scene: Scene,
-  offsetMs: number,
-): Promise<SceneOutcome> {
+export async function playScene(source: SourceMachine, scene: Scene, moment: Moment): Promise<SceneOutcome> {
   const violations: string[] = [];
   const { machine } = source;
   const since = now();
   const known = await source.snapshots();
-  const heal = await scene.act(source, offsetMs);
+  const inPause = await scene.act(source, moment);
 
   const best = await source.best();
   const back = until('the node makes blocks', async () => (await source.best()) > Math.max(best, 0));
-  await back.catch(async (error: Error) =>
-    violations.push(`${error.message}; its state is ${await nodeState(source)}`),
+  await back.catch((error: Error) =>
+    violations.push(`${error.message}; it is ${machine.isPaused(NODE) ? 'still' : 'not'} paused`),
   );
   const told = async (): Promise<boolean> => {
     const { reason } = scene;
@@ -163,9 +149,10 @@ export async function playScene(
     );
   };
   await until('log and metric tell the reason', told).catch((error: Error) => violations.push(error.message));
-  await heal?.();
+  await scene.heal?.(source);
 
-  await until('the next snapshot lands', async () => (await source.snapshots()).length > known.length).catch(
+  const landed = await source.snapshots();
+  await until('the next snapshot lands', async () => (await source.snapshots()).length > landed.length).catch(
     (error: Error) => violations.push(error.message),
   );
   // A run takes what an ended one has left.
@@ -175,7 +162,7 @@ export async function playScene(
   const { seconds: hole } = await source.longestHole(since);
   if (scene.nodeSurvives && hole > (BUDGET_MS + SLACK_MS) / 1000)
     violations.push(`the node made no block for ${hole.toFixed(1)} s`);
-  return { scene: scene.name, offsetMs, hole: Math.round(hole * 10) / 10, violations };
+  return { scene: scene.name, moment, inPause, hole: Math.round(hole * 10) / 10, violations };
 }
 
 /** Reads every snapshot back whole, and gives what is wrong with them. */

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { type JournalEntry, type Machine, startMachine } from '../support/machine.ts';
 import { builtPackage } from '../support/package.ts';
 import { DEV_GENESIS, devChainSpec, type FixtureBackend, nodeExecutable } from '../support/real-node.ts';
@@ -29,8 +29,9 @@ export interface SourceMachine {
   state: string;
   /** Numbers of the snapshots whose manifest is visible, in order. */
   snapshots(): Promise<number[]>;
-  /** Takes a file system's room away until that many KiB are left, and gives a function that returns it. */
-  fillState(leave: number): Promise<() => Promise<void>>;
+  /** Takes the room of the state's file system away until that many KiB are left. */
+  fillState(leave: number): Promise<void>;
+  emptyState(): Promise<void>;
   /** The newest block that the node's log tells of; -1 when its last lines tell of none. */
   best(): Promise<number>;
   metrics(): Promise<string>;
@@ -168,6 +169,7 @@ function describe(
   parts: Pick<SourceMachine, 'backend' | 'store' | 'state' | 'end'>,
 ): SourceMachine {
   const { store, state } = parts;
+  const ballast = join(state, 'ballast');
   return {
     ...parts,
     machine,
@@ -181,11 +183,10 @@ function describe(
       return numbers.toSorted((a, b) => a - b);
     },
     async fillState(leave) {
-      const ballast = join(state, 'ballast');
       const free = Number(execFileSync('df', ['--output=avail', '-k', state]).toString().split('\n')[1]);
       await writeFile(ballast, Buffer.alloc(Math.max(0, free - leave) * 1024, 1));
-      return () => rm(ballast, { force: true });
     },
+    emptyState: () => rm(ballast, { force: true }),
     async best() {
       const { stdout } = await machine.run(
         'journalctl',
@@ -239,19 +240,23 @@ export async function until(
   }
 }
 
-/** The state of the node's main process: `T` when it is stopped. */
-export async function nodeState({ machine }: SourceMachine): Promise<string> {
-  const pid = (await machine.ok('systemctl', 'show', '--property=MainPID', '--value', NODE)).trim();
-  return (await machine.run('sh', '-c', `cut -d ' ' -f 3 /proc/${pid}/stat`)).stdout.trim();
-}
+/** When to strike: as soon as the node stands still, or that many milliseconds after the intent to pause it. */
+export type Moment = 'paused' | number;
 
-/** Waits until a pause begins: its intent is on disk, and the node about to be stopped. */
-export async function untilPause({ state }: SourceMachine): Promise<void> {
+/** Waits for that moment of the next pause. Tells whether the node stands still. */
+export async function untilMoment({ state, machine }: SourceMachine, moment: Moment): Promise<boolean> {
   const deadline = performance.now() + PATIENCE_MS;
-  while (!(await readdir(state)).some((name) => /^pause-.*\.json$/.test(name))) {
+  const waiting = (): boolean =>
+    moment === 'paused'
+      ? !machine.isPaused(NODE)
+      : !readdirSync(state).some((name) => /^pause-.*\.json$/.test(name));
+  while (waiting()) {
     if (performance.now() > deadline) throw new Error('no pause began');
-    await sleep(1);
+    // A pause takes milliseconds, so that is no place to sleep.
+    await nextTurn();
   }
+  if (moment !== 'paused') await sleep(moment);
+  return machine.isPaused(NODE);
 }
 
 export async function readManifest({ store }: SourceMachine, sequence: number): Promise<unknown> {

@@ -19,7 +19,7 @@ import {
   type SourceMachine,
   startSource,
   until,
-  untilPause,
+  untilMoment,
 } from './source-machine.ts';
 
 const can = needs(
@@ -98,11 +98,9 @@ test('snapshots land on schedule, no block is late, and the journal reads well',
   assert.doesNotMatch(JSON.stringify(events), /EXDEV/);
 });
 
-/** One instant of each; the campaign tries many. */
-const OFFSET_MS = 20;
 for (const scene of SCENES)
   test(`the node makes blocks and snapshots land after this: ${scene.name}`, can, async () => {
-    const { violations } = await playScene(source, scene, OFFSET_MS);
+    const { violations } = await playScene(source, scene, 'paused');
     assert.deepEqual(violations, []);
   });
 
@@ -112,7 +110,7 @@ test('every snapshot that is visible is whole', can, async () => {
 
 test('removal leaves the node running, a purge takes the state and leaves the keys', can, async () => {
   const { machine } = source;
-  await untilPause(source);
+  await untilMoment(source, 'paused');
   await machine.ok('dpkg', '--remove', 'presync');
   assert.equal((await machine.run('systemctl', 'is-active', PRESYNC)).stdout.trim(), 'inactive');
   const best = await source.best();

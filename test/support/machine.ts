@@ -2,9 +2,9 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findTool } from './tools.ts';
 
@@ -23,6 +23,10 @@ export interface Machine {
   ok(...command: string[]): Promise<string>;
   /** Runs a program of this machine in that one's network, in which there is nothing but loopback. */
   inNetwork(...command: string[]): Promise<Ran>;
+  /** The processes of a unit, by their numbers outside. */
+  processes(unit: string): number[];
+  /** True while systemd has frozen the unit, or its processes are stopped by a signal. */
+  isPaused(unit: string): boolean;
   /** The journal of a unit since the boot, or all of it, one text for each entry. */
   journal(unit?: string): Promise<JournalEntry[]>;
   /** Shuts it down, forcing it after half a minute, and removes what it wrote. May be called twice. */
@@ -67,6 +71,8 @@ export async function startMachine({ binds = [] }: MachineOptions = {}): Promise
   for (const folder of ['root', 'upper', 'work']) await mkdir(join(scratch, folder));
   const layers = `lowerdir=${tree},upperdir=${join(scratch, 'upper')},workdir=${join(scratch, 'work')}`;
   execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', layers, root]);
+  // Programs that look names up want to find a server, even where nobody answers.
+  await writeFile(join(root, 'etc/resolv.conf'), 'nameserver 127.0.0.1\n');
   let container: ChildProcess | undefined;
   let leader: number | undefined;
   const abandon = (): void => {
@@ -122,6 +128,8 @@ export async function startMachine({ binds = [] }: MachineOptions = {}): Promise
     throw error;
   }
   const enter = ['--target', String(leader)];
+  const slice = join(dirname(cgroupOf(leader)), 'system.slice');
+  const processes = (unit: string): number[] => linesOf(join(slice, unit, 'cgroup.procs')).map(Number);
   const inside = (command: readonly string[]): Promise<Ran> =>
     capture('nsenter', [...enter, '--all', 'env', '-i', ...ENVIRONMENT, ...command]);
   return {
@@ -133,6 +141,10 @@ export async function startMachine({ binds = [] }: MachineOptions = {}): Promise
       return stdout;
     },
     inNetwork: (...command) => capture('nsenter', [...enter, '--net', ...command]),
+    processes,
+    isPaused: (unit) =>
+      linesOf(join(slice, unit, 'cgroup.events')).includes('frozen 1') ||
+      processes(unit).some((pid) => /\) [Tt] /.test(linesOf(`/proc/${pid}/stat`).join(' '))),
     async journal(unit) {
       const { stdout } = await inside([
         ...['journalctl', '--no-pager', '--output=json', '--output-fields=MESSAGE,_SYSTEMD_UNIT,UNIT'],
@@ -181,6 +193,22 @@ function firstChild(pid: number): number | undefined {
   const path = `/proc/${pid}/task/${pid}/children`;
   const first = existsSync(path) ? Number(readFileSync(path, 'utf8').split(' ')[0]) : 0;
   return first > 0 && readFileSync(`/proc/${first}/comm`, 'utf8').trim() === 'systemd' ? first : undefined;
+}
+
+/** Where the cgroup of a process lies in the unified hierarchy of this machine. */
+function cgroupOf(pid: number): string {
+  const mount = linesOf('/proc/self/mountinfo').find((line) => line.includes(' - cgroup2 '));
+  const path = linesOf(`/proc/${pid}/cgroup`).find((line) => line.startsWith('0::'));
+  return join(mount?.split(' ')[4] ?? '/sys/fs/cgroup', path?.slice('0::'.length) ?? '');
+}
+
+/** None where there is no such file any more. */
+function linesOf(path: string): string[] {
+  try {
+    return readFileSync(path, 'utf8').split('\n').filter(Boolean);
+  } catch {
+    return [];
+  }
 }
 
 function tryKill(pid: number, signal: NodeJS.Signals | number = 'SIGKILL'): void {
