@@ -6,7 +6,13 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { type JournalEntry, type Machine, startMachine } from '../support/machine.ts';
 import { builtPackage } from '../support/package.ts';
-import { DEV_GENESIS, devChainSpec, type FixtureBackend, nodeExecutable } from '../support/real-node.ts';
+import {
+  DEV_GENESIS,
+  devChainSpec,
+  type FixtureBackend,
+  nodeExecutable,
+  unpackFixture,
+} from '../support/real-node.ts';
 
 export const NODE = 'polkadot.service';
 export const PRESYNC = 'presync-snapshotter.service';
@@ -67,6 +73,8 @@ export async function startSource({ backend, dir, schedule }: SourceOptions): Pr
   if (deb === undefined) throw new Error('the package could not be built: dpkg-deb is missing');
   const [store, state, base] = [join(dir, 'store'), join(dir, 'state'), join(dir, 'base')];
   for (const folder of [store, state, base]) await mkdir(folder, { recursive: true });
+  // A chain that has begun: the node need not make its first state.
+  await unpackFixture(backend, base);
   // A file system of its own, so that it can be filled.
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=16m,mode=0750', 'presync-state', state]);
   let machine: Machine | undefined;
@@ -108,7 +116,7 @@ export async function startSource({ backend, dir, schedule }: SourceOptions): Pr
 
 async function installNode(machine: Machine, backend: FixtureBackend): Promise<void> {
   await machine.ok('useradd', '--system', '--home-dir', '/var/lib/polkadot', 'polkadot');
-  await machine.ok('chown', 'polkadot:polkadot', '/var/lib/polkadot');
+  await machine.ok('chown', '--recursive', 'polkadot:polkadot', '/var/lib/polkadot');
   await writeFile(
     join(machine.root, 'etc/systemd/system', NODE),
     `[Unit]
