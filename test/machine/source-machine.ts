@@ -267,9 +267,9 @@ export async function untilMoment({ state, machine }: SourceMachine, moment: Mom
   return machine.isPaused(NODE);
 }
 
-export async function readManifest({ store }: SourceMachine, sequence: number): Promise<unknown> {
-  const [profile = ''] = await readdir(join(store, 'snapshots/dev'));
-  return JSON.parse(
-    await readFile(join(store, 'snapshots/dev', profile, String(sequence), 'manifest.json'), 'utf8'),
-  );
+/** What the manifest of a snapshot says, signatures aside. */
+export async function readManifest({ store, backend }: SourceMachine, sequence: number): Promise<string> {
+  const path = join(store, 'snapshots/dev', backend, String(sequence), 'manifest.json');
+  const { payload }: { payload: string } = JSON.parse(await readFile(path, 'utf8'));
+  return Buffer.from(payload, 'base64').toString();
 }
