@@ -1,7 +1,7 @@
 /** A source node as an operator would set it up: systemd, the real node under its own user, presync from the Debian package. */
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { type JournalEntry, type Machine, startMachine } from '../support/machine.ts';
