@@ -117,27 +117,60 @@ export async function startSource({ backend, dir, schedule }: SourceOptions): Pr
 async function installNode(machine: Machine, backend: FixtureBackend): Promise<void> {
   await machine.ok('useradd', '--system', '--home-dir', '/var/lib/polkadot', 'polkadot');
   await machine.ok('chown', '--recursive', 'polkadot:polkadot', '/var/lib/polkadot');
+  await addNodeUnit(machine, NODE, { backend, basePath: '/var/lib/polkadot', rpcPort: 9944 });
+  await machine.ok('systemctl', 'start', NODE);
+}
+
+async function addNodeUnit(
+  machine: Machine,
+  unit: string,
+  { backend, basePath, rpcPort }: { backend: FixtureBackend; basePath: string; rpcPort: number },
+): Promise<void> {
   await writeFile(
-    join(machine.root, 'etc/systemd/system', NODE),
+    join(machine.root, 'etc/systemd/system', unit),
     `[Unit]
 Description=the node
 StartLimitIntervalSec=0
 
 [Service]
 User=polkadot
-RuntimeDirectory=polkadot
+RuntimeDirectory=%p
 ExecStart=/usr/local/bin/polkadot-omni-node --chain /usr/local/share/dev-chain-spec.json --dev \\
-  --base-path /var/lib/polkadot --database ${backend} --dev-block-time ${BLOCK_MS} --pool-type single-state \\
-  --state-pruning archive --blocks-pruning archive --rpc-port 9944 --listen-addr /ip4/127.0.0.1/tcp/30333 \\
+  --base-path ${basePath} --database ${backend} --dev-block-time ${BLOCK_MS} --pool-type single-state \\
+  --state-pruning archive --blocks-pruning archive --rpc-port ${rpcPort} --listen-addr /ip4/127.0.0.1/tcp/0 \\
   --reserved-only --no-mdns --no-telemetry --no-prometheus --disable-log-color
-ExecStartPost=/bin/sh -c 'echo $MAINPID > /run/polkadot/pid'
+ExecStartPost=/bin/sh -c 'echo $MAINPID > /run/%p/pid'
 KillSignal=SIGINT
 Restart=always
 RestartSec=1
 `,
   );
   await machine.ok('systemctl', 'daemon-reload');
-  await machine.ok('systemctl', 'start', NODE);
+}
+
+/** The unit of a second node in the same machine, which is to come up from the snapshots of the first. */
+export const SECOND = 'second.service';
+
+/** Lets presync-bootstrap.service bring up a second node, and waits until it says that the node is ready. */
+export async function bootstrapSecond({ machine, backend, snapshots }: SourceMachine): Promise<void> {
+  const basePath = '/srv/second';
+  await until('there is a snapshot', async () => (await snapshots()).length > 0);
+  await addNodeUnit(machine, SECOND, { backend, basePath, rpcPort: 9955 });
+  const trust = (await machine.ok('presync', 'keys', 'public', '/etc/presync/keys/snapshots')).trim();
+  const ids = await Promise.all(['-u', '-g'].map((flag) => machine.ok('id', flag, 'polkadot')));
+  await writeConfig(machine, {
+    basePath,
+    store: 'file:///srv/presync',
+    trust,
+    genesis: DEV_GENESIS,
+    owner: ids.map((id) => id.trim()).join(':'),
+    unit: SECOND,
+    rpc: 'http://127.0.0.1:9955',
+    adminListen: 'none',
+  });
+  await machine.ok('presync', 'config', 'check', 'bootstrap');
+  await machine.ok('install', '--directory', '--owner=polkadot', '--group=polkadot', basePath);
+  await machine.ok('systemctl', 'start', 'presync-bootstrap.service');
 }
 
 async function configure(machine: Machine, schedule: string): Promise<void> {
@@ -155,10 +188,14 @@ async function configure(machine: Machine, schedule: string): Promise<void> {
     anchorAge: '1s',
     schedule,
   };
-  // JSON is YAML too.
-  await writeFile(join(machine.root, 'etc/presync/presync.yaml'), `${JSON.stringify(config, null, 2)}\n`);
+  await writeConfig(machine, config);
   await machine.ok('presync', 'config', 'check', 'snapshotter');
   if (!existsSync(NOTIFIES)) await withoutNotify(machine);
+}
+
+/** JSON is YAML too. */
+async function writeConfig(machine: Machine, config: object): Promise<void> {
+  await writeFile(join(machine.root, 'etc/presync/presync.yaml'), `${JSON.stringify(config, null, 2)}\n`);
 }
 
 /** The module by which the daemon tells systemd how it fares. */

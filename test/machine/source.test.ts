@@ -11,10 +11,12 @@ import { hasNode } from '../support/real-node.ts';
 import { playScene, SCENES, verifyAll } from './scenes.ts';
 import {
   BUDGET_MS,
+  bootstrapSecond,
   NODE,
   now,
   PRESYNC,
   readManifest,
+  SECOND,
   SLACK_MS,
   type SourceMachine,
   startSource,
@@ -108,6 +110,21 @@ for (const scene of SCENES)
 
 test('every snapshot that is visible is whole', can, async () => {
   assert.deepEqual(await verifyAll(source), []);
+});
+
+test('the bootstrap unit brings a second node up from the snapshots', can, async () => {
+  const { machine } = source;
+  await bootstrapSecond(source);
+  for (const unit of ['presync-bootstrap.service', SECOND])
+    assert.equal((await machine.run('systemctl', 'is-active', unit)).stdout.trim(), 'active');
+  const owners = await machine.ok('find', '/srv/second/chains', '-printf', '%u\\n');
+  assert.deepEqual([...new Set(owners.trim().split('\n'))], ['polkadot']);
+  const told = (await machine.journal('presync-bootstrap.service')).map(({ message }) => message);
+  assert.ok(
+    told.some((message) => /^The node is ready at block \d+/.test(message)),
+    told.join('\n'),
+  );
+  await machine.ok('systemctl', 'stop', SECOND);
 });
 
 test('removal leaves the node running, a purge takes the state and leaves the keys', can, async () => {

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findTool } from './tools.ts';
 
@@ -45,6 +45,16 @@ export interface MachineOptions {
   binds?: readonly { from: string; to: string; readOnly?: boolean }[];
 }
 
+/** Ends the machine and takes its root away as soon as whoever started it lets go of the pipe, or is gone. */
+const GUARD = `cat
+echo 1 > "$1/cgroup.kill"
+for n in 1 2 3 4 5 6 7 8 9 10; do
+  grep -q 'populated 0' "$1/cgroup.events" && break
+  sleep 0.2
+done
+umount --lazy "$2"
+find "$1" -depth -type d -exec rmdir {} +`;
+
 const TREE = 'machine-root';
 const BOOT_MS = 120_000;
 const SHUTDOWN_MS = 30_000;
@@ -73,43 +83,32 @@ export async function startMachine({ binds = [] }: MachineOptions = {}): Promise
   execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', layers, root]);
   // Programs that look names up want to find a server, even where nobody answers.
   await writeFile(join(root, 'etc/resolv.conf'), 'nameserver 127.0.0.1\n');
+  // A cgroup of its own: machines that share one would see, and kill, each other's services.
+  const cgroup = join(unifiedHierarchy(), `presync-${randomBytes(4).toString('hex')}`);
+  const guard = spawn('sh', ['-c', GUARD, 'guard', cgroup, root], {
+    detached: true,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
   let container: ChildProcess | undefined;
   let leader: number | undefined;
-  const abandon = (): void => {
-    if (leader !== undefined) tryKill(leader);
-    container?.kill('SIGKILL');
-    execFileSync('umount', ['--lazy', root]);
-  };
-  process.once('exit', abandon);
   let console = '';
   let ending: Promise<void> | undefined;
-  const ended = (): Promise<void> =>
-    new Promise((resolve) => {
-      if (container === undefined || container.exitCode !== null || container.signalCode !== null) resolve();
-      else container.once('close', () => resolve());
-    });
   async function end(): Promise<void> {
-    if (leader !== undefined) {
+    if (leader !== undefined && container !== undefined) {
       // SIGRTMIN+4 is systemd's own "power off", which needs no bus.
       tryKill(leader, 38);
-      const forced = setTimeout(() => leader !== undefined && tryKill(leader), SHUTDOWN_MS);
-      await ended();
-      clearTimeout(forced);
-    } else container?.kill('SIGKILL');
-    process.off('exit', abandon);
-    execFileSync('umount', ['--lazy', root]);
+      await Promise.race([closed(container), sleep(SHUTDOWN_MS, undefined, { ref: false })]);
+    }
+    guard.stdin.end();
+    await closed(guard);
     await rm(scratch, { recursive: true, force: true });
   }
   try {
     container = spawn(
-      'systemd-nspawn',
+      'sh',
       [
-        ...[
-          '--quiet',
-          '--boot',
-          `--directory=${root}`,
-          `--machine=presync-${randomBytes(4).toString('hex')}`,
-        ],
+        ...['-c', 'mkdir -p "$0" && echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup],
+        ...['systemd-nspawn', '--quiet', '--boot', `--directory=${root}`, `--machine=${basename(cgroup)}`],
         // There may be no systemd around it that could be told.
         ...['--register=no', '--keep-unit', '--private-network', '--link-journal=no', '--console=read-only'],
         ...['--resolv-conf=off', '--timezone=off'],
@@ -128,7 +127,7 @@ export async function startMachine({ binds = [] }: MachineOptions = {}): Promise
     throw error;
   }
   const enter = ['--target', String(leader)];
-  const slice = join(dirname(cgroupOf(leader)), 'system.slice');
+  const slice = join(cgroup, 'payload/system.slice');
   const processes = (unit: string): number[] => linesOf(join(slice, unit, 'cgroup.procs')).map(Number);
   const inside = (command: readonly string[]): Promise<Ran> =>
     capture('nsenter', [...enter, '--all', 'env', '-i', ...ENVIRONMENT, ...command]);
@@ -195,11 +194,15 @@ function firstChild(pid: number): number | undefined {
   return first > 0 && readFileSync(`/proc/${first}/comm`, 'utf8').trim() === 'systemd' ? first : undefined;
 }
 
-/** Where the cgroup of a process lies in the unified hierarchy of this machine. */
-function cgroupOf(pid: number): string {
+/** Where cgroup v2 is mounted. */
+function unifiedHierarchy(): string {
   const mount = linesOf('/proc/self/mountinfo').find((line) => line.includes(' - cgroup2 '));
-  const path = linesOf(`/proc/${pid}/cgroup`).find((line) => line.startsWith('0::'));
-  return join(mount?.split(' ')[4] ?? '/sys/fs/cgroup', path?.slice('0::'.length) ?? '');
+  return mount?.split(' ')[4] ?? '/sys/fs/cgroup';
+}
+
+function closed(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
+  return new Promise((resolve) => child.once('close', () => resolve()));
 }
 
 /** None where there is no such file any more. */
