@@ -28,6 +28,13 @@ need nginx nginx-light
 need varnishd varnish
 need openssl openssl
 need promtool prometheus
+need systemd-nspawn systemd-container
+need debootstrap debootstrap
+need lintian lintian
+need man man-db
+need zsh zsh
+need fish fish
+need objdump binutils
 
 if ((${#missing[@]} > 0)); then
   if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null 2>&1; then
@@ -89,4 +96,28 @@ elif command -v npm >/dev/null 2>&1; then
   fi
 else
   echo "missing, and not to be installed without npm: azurite" >&2
+fi
+
+# A Debian tree in which systemd is booted. It comes from where this machine's apt gets its packages.
+machine='machine-root'
+suite=bookworm
+if [[ -d "$tools/$machine" ]]; then
+  :
+elif [[ -d "$shared/$machine" ]]; then
+  cp -a --reflink=auto "$shared/$machine" "$tools/.$machine.$$" && place "$tools/.$machine.$$" "$tools/$machine"
+elif [[ "$(id -u)" == 0 ]] && PATH="$PATH:/usr/sbin" command -v debootstrap >/dev/null 2>&1; then
+  echo "building $machine"
+  mirror="$(apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(SITE)' 'Created-By: Packages' |
+    awk -v suite="$suite" '$1 == suite && $2 == "main" { print $3; exit }')"
+  proxy=''
+  eval "$(apt-config shell proxy Acquire::http::Proxy)"
+  ${proxy:+env http_proxy="$proxy"} env PATH="$PATH:/usr/sbin" debootstrap --variant=minbase \
+    --include=systemd,systemd-sysv,dbus,libatomic1,libstdc++6,ca-certificates "$suite" "$tools/.$machine.$$" ${mirror:+"$mirror"} >/dev/null
+  rm -rf "$tools/.$machine.$$/var/cache/apt/archives/"*.deb
+  place "$tools/.$machine.$$" "$tools/$machine"
+  if mkdir -p "$shared" 2>/dev/null && [[ -w "$shared" && ! -d "$shared/$machine" ]]; then
+    cp -a --reflink=auto "$tools/$machine" "$shared/.$machine.$$" && place "$shared/.$machine.$$" "$shared/$machine"
+  fi
+else
+  echo "missing, and not to be built without root and debootstrap: $machine" >&2
 fi

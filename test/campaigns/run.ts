@@ -13,6 +13,7 @@ import { FAULT_STORES } from './fault-stores.ts';
 import { faultsCampaign } from './faults.ts';
 import { INTERLEAVING_STORES, interleavingsCampaign } from './interleavings.ts';
 import { killCampaign } from './kill.ts';
+import { machineCampaign } from './machine.ts';
 import { pausesCampaign } from './pauses.ts';
 import { PUBLISHER_STORES, publishersCampaign } from './publishers.ts';
 import { storeCheckCampaign } from './store-check.ts';
@@ -90,6 +91,8 @@ const CAMPAIGNS: Record<string, Campaign> = {
       return pausesCampaign({ backend: known, count, seed, dir, log });
     },
   },
+  /** Needs what test/machine needs; see there. */
+  machine: byBackend(160, machineCampaign),
   /** `count` for each store. */
   faults: {
     count: 200,

@@ -1,12 +1,14 @@
 import { readFileSync } from 'node:fs';
+import { getAsset, isSea } from 'node:sea';
 import { type ProgramSettings, runProgram } from '@presync/runtime/lifecycle';
 import { SUPERVISE_PROOF } from '@presync/snapshotter/proof-messages';
 
-/** The version in this package's own description. */
+/** The version in this package's own description, of which the single executable holds a copy. */
 function packageVersion(): string {
-  const { version }: { version: string } = JSON.parse(
-    readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
-  );
+  const description = isSea()
+    ? getAsset('package.json', 'utf8')
+    : readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+  const { version }: { version: string } = JSON.parse(description);
   return version;
 }
 
@@ -36,12 +38,14 @@ if (process.env.PRESYNC_TUNED !== undefined) {
 
 const argv = process.argv.slice(2);
 
-if (argv[0] === SUPERVISE_PROOF) {
-  const { superviseProof } = await import('@presync/snapshotter/supervise-proof');
-  await superviseProof(argv[1] ?? '');
-} else {
+/** What a proof starts, inside its isolation; else the program. Each ends the process itself. */
+async function start(): Promise<void> {
+  if (argv[0] === SUPERVISE_PROOF) {
+    const { superviseProof } = await import('@presync/snapshotter/supervise-proof');
+    return superviseProof(argv[1] ?? '');
+  }
   const ownArgv = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : argv.length);
-  await runProgram({
+  return runProgram({
     name: 'presync',
     // Until the configuration is read, the command line alone tells how errors are wanted.
     json: ownArgv.includes('--json'),
@@ -49,3 +53,6 @@ if (argv[0] === SUPERVISE_PROOF) {
     run: (signal, settings) => main(argv, signal, settings),
   });
 }
+
+// Nothing waits for it here, so that the module can also be bundled as a script.
+void start();

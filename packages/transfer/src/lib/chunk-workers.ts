@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { getAsset, isSea } from 'node:sea';
 import { Worker } from 'node:worker_threads';
 import { PresyncError } from '@presync/runtime/errors';
 import type { AnswerMessage, ChunkAnswers, ChunkTask, TaskKind } from './chunk-tasks.ts';
@@ -39,7 +40,7 @@ export function createChunkWorkers({ concurrency }: { concurrency: number }): Ch
 
   function start(): Member {
     const member: Member = {
-      worker: new Worker(new URL('./chunk-worker.ts', import.meta.url)),
+      worker: startThread(),
       load: 0,
       ended: false,
       cause: undefined,
@@ -100,6 +101,12 @@ export function createChunkWorkers({ concurrency }: { concurrency: number }): Ch
       await Promise.all(members.map(({ worker }) => worker.terminate()));
     },
   };
+}
+
+/** The single executable holds the worker's code; elsewhere it is a file. */
+function startThread(): Worker {
+  if (!isSea()) return new Worker(new URL('./chunk-worker.ts', import.meta.url));
+  return new Worker(getAsset('chunk-worker.cjs', 'utf8'), { eval: true });
 }
 
 /** A view on a larger buffer (Node's pool) is copied to the worker: handing over would take the neighbours' bytes away. */

@@ -1,0 +1,312 @@
+/** A source node as an operator would set it up: systemd, the real node under its own user, presync from the Debian package. */
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { type JournalEntry, type Machine, startMachine } from '../support/machine.ts';
+import { builtPackage } from '../support/package.ts';
+import {
+  DEV_GENESIS,
+  devChainSpec,
+  type FixtureBackend,
+  nodeExecutable,
+  unpackFixture,
+} from '../support/real-node.ts';
+
+export const NODE = 'polkadot.service';
+export const PRESYNC = 'presync-snapshotter.service';
+
+export const BLOCK_MS = 500;
+/** The node is back after this long, however presync fares. */
+export const BUDGET_MS = 10_000;
+/** Blocks come late on a machine that is busy, and a node that was resumed has to catch its breath. */
+export const SLACK_MS = 5_000;
+
+const RPC = 'http://127.0.0.1:9944';
+const ADMIN = 'http://127.0.0.1:9616';
+const STATE = '/var/lib/presync';
+
+export interface SourceMachine {
+  machine: Machine;
+  backend: FixtureBackend;
+  /** The store's and the state's folders, as seen from outside. */
+  store: string;
+  state: string;
+  /** Numbers of the snapshots whose manifest is visible, in order. */
+  snapshots(): Promise<number[]>;
+  /** Takes the room of the state's file system away until that many KiB are left. */
+  fillState(leave: number): Promise<void>;
+  emptyState(): Promise<void>;
+  /** The newest block that the node's log tells of; -1 when its last lines tell of none. */
+  best(): Promise<number>;
+  metrics(): Promise<string>;
+  /** presync's log since a time in seconds: what it wrote as JSON. */
+  events(since?: number): Promise<LogRecord[]>;
+  /** The longest time between two blocks that the node's own log tells of, in seconds, since a time. */
+  longestHole(since: number): Promise<{ seconds: number; blocks: number }>;
+  end(): Promise<void>;
+}
+
+export interface LogRecord {
+  at: number;
+  event: string;
+  level: string;
+  msg: string;
+  code: string | undefined;
+}
+
+export interface SourceOptions {
+  backend: FixtureBackend;
+  /** Scratch folder; what is in it afterwards is of no use. */
+  dir: string;
+  /** When snapshots are taken. */
+  schedule: string;
+}
+
+/** The seconds since the epoch, as the journal counts them. */
+export const now = (): number => Date.now() / 1000;
+
+/** Boots the machine, installs presync, and waits until the node makes blocks and the daemon waits for its schedule. */
+export async function startSource({ backend, dir, schedule }: SourceOptions): Promise<SourceMachine> {
+  const { deb } = await builtPackage();
+  if (deb === undefined) throw new Error('the package could not be built: dpkg-deb is missing');
+  const [store, state, base] = [join(dir, 'store'), join(dir, 'state'), join(dir, 'base')];
+  for (const folder of [store, state, base]) await mkdir(folder, { recursive: true });
+  // A chain that has begun: the node need not make its first state.
+  await unpackFixture(backend, base);
+  // A file system of its own, so that it can be filled.
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=16m,mode=0750', 'presync-state', state]);
+  let machine: Machine | undefined;
+  const end = async (): Promise<void> => {
+    await machine?.end();
+    execFileSync('umount', ['--lazy', state]);
+    await rm(dir, { recursive: true, force: true });
+  };
+  try {
+    machine = await startMachine({
+      binds: [
+        { from: await nodeExecutable(), to: '/usr/local/bin/polkadot-omni-node', readOnly: true },
+        { from: await devChainSpec(), to: '/usr/local/share/dev-chain-spec.json', readOnly: true },
+        { from: deb, to: '/opt/presync.deb', readOnly: true },
+        { from: base, to: '/var/lib/polkadot' },
+        { from: store, to: '/srv/presync' },
+        { from: state, to: STATE },
+      ],
+    });
+    const source = describe(machine, { backend, store, state, end });
+    await installNode(machine, backend);
+    await machine.ok('dpkg', '--install', '/opt/presync.deb');
+    await configure(machine, schedule);
+    await until('the node makes blocks', async () => (await source.best()) > 0);
+    await machine.ok('systemctl', 'start', PRESYNC);
+    return source;
+  } catch (error) {
+    const said = await machine?.journal().catch((): JournalEntry[] => []);
+    await end();
+    const tail = said
+      ?.slice(-30)
+      .map(({ unit, message }) => `${unit} ${message}`)
+      .join('\n');
+    throw new Error(`the source machine could not be set up; the end of its journal:\n${tail}`, {
+      cause: error,
+    });
+  }
+}
+
+async function installNode(machine: Machine, backend: FixtureBackend): Promise<void> {
+  await machine.ok('useradd', '--system', '--home-dir', '/var/lib/polkadot', 'polkadot');
+  await machine.ok('chown', '--recursive', 'polkadot:polkadot', '/var/lib/polkadot');
+  await addNodeUnit(machine, NODE, { backend, basePath: '/var/lib/polkadot', rpcPort: 9944 });
+  await machine.ok('systemctl', 'start', NODE);
+}
+
+async function addNodeUnit(
+  machine: Machine,
+  unit: string,
+  { backend, basePath, rpcPort }: { backend: FixtureBackend; basePath: string; rpcPort: number },
+): Promise<void> {
+  await writeFile(
+    join(machine.root, 'etc/systemd/system', unit),
+    `[Unit]
+Description=the node
+StartLimitIntervalSec=0
+
+[Service]
+User=polkadot
+RuntimeDirectory=%p
+ExecStart=/usr/local/bin/polkadot-omni-node --chain /usr/local/share/dev-chain-spec.json --dev \\
+  --base-path ${basePath} --database ${backend} --dev-block-time ${BLOCK_MS} --pool-type single-state \\
+  --state-pruning archive --blocks-pruning archive --rpc-port ${rpcPort} --listen-addr /ip4/127.0.0.1/tcp/0 \\
+  --reserved-only --no-mdns --no-telemetry --no-prometheus --disable-log-color
+ExecStartPost=/bin/sh -c 'echo $MAINPID > /run/%p/pid'
+KillSignal=SIGINT
+Restart=always
+RestartSec=1
+`,
+  );
+  await machine.ok('systemctl', 'daemon-reload');
+}
+
+/** The unit of a second node in the same machine, which is to come up from the snapshots of the first. */
+export const SECOND = 'second.service';
+
+/** Lets presync-bootstrap.service bring up a second node, and waits until it says that the node is ready. */
+export async function bootstrapSecond({ machine, backend, snapshots }: SourceMachine): Promise<void> {
+  const basePath = '/srv/second';
+  await until('there is a snapshot', async () => (await snapshots()).length > 0);
+  await addNodeUnit(machine, SECOND, { backend, basePath, rpcPort: 9955 });
+  const trust = (await machine.ok('presync', 'keys', 'public', '/etc/presync/keys/snapshots')).trim();
+  const ids = await Promise.all(['-u', '-g'].map((flag) => machine.ok('id', flag, 'polkadot')));
+  await writeConfig(machine, {
+    basePath,
+    store: 'file:///srv/presync',
+    trust,
+    genesis: DEV_GENESIS,
+    owner: ids.map((id) => id.trim()).join(':'),
+    unit: SECOND,
+    rpc: 'http://127.0.0.1:9955',
+    adminListen: 'none',
+  });
+  await machine.ok('presync', 'config', 'check', 'bootstrap');
+  await machine.ok('install', '--directory', '--owner=polkadot', '--group=polkadot', basePath);
+  await machine.ok('systemctl', 'start', 'presync-bootstrap.service');
+}
+
+async function configure(machine: Machine, schedule: string): Promise<void> {
+  await machine.ok('presync', 'keys', 'new', '--out', '/etc/presync/keys/snapshots');
+  const config = {
+    basePath: '/var/lib/polkadot',
+    store: 'file:///srv/presync',
+    signKey: '/etc/presync/keys/snapshots',
+    rpc: RPC,
+    genesis: DEV_GENESIS,
+    pause: 'signal',
+    pidFile: '/run/polkadot/pid',
+    pauseBudget: `${BUDGET_MS}ms`,
+    minPeers: 0,
+    anchorAge: '1s',
+    schedule,
+  };
+  await writeConfig(machine, config);
+  await machine.ok('presync', 'config', 'check', 'snapshotter');
+  if (!existsSync(NOTIFIES)) await withoutNotify(machine);
+}
+
+/** JSON is YAML too. */
+async function writeConfig(machine: Machine, config: object): Promise<void> {
+  await writeFile(join(machine.root, 'etc/presync/presync.yaml'), `${JSON.stringify(config, null, 2)}\n`);
+}
+
+/** The module by which the daemon tells systemd how it fares. */
+const NOTIFIES = join(import.meta.dirname, '../../packages/runtime/src/service-notify.ts');
+
+/** For a daemon that does not tell systemd anything yet, the unit must not wait for it. */
+async function withoutNotify(machine: Machine): Promise<void> {
+  const folder = join(machine.root, `etc/systemd/system/${PRESYNC}.d`);
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, 'silent.conf'), '[Service]\nType=exec\nWatchdogSec=0\n');
+  await machine.ok('systemctl', 'daemon-reload');
+}
+
+function describe(
+  machine: Machine,
+  parts: Pick<SourceMachine, 'backend' | 'store' | 'state' | 'end'>,
+): SourceMachine {
+  const { store, state } = parts;
+  const ballast = join(state, 'ballast');
+  return {
+    ...parts,
+    machine,
+    async snapshots() {
+      const channels = join(store, 'snapshots/dev');
+      if (!existsSync(channels)) return [];
+      const numbers: number[] = [];
+      for (const profile of readdirSync(channels))
+        for (const sequence of readdirSync(join(channels, profile)))
+          if (existsSync(join(channels, profile, sequence, 'manifest.json'))) numbers.push(Number(sequence));
+      return numbers.toSorted((a, b) => a - b);
+    },
+    async fillState(leave) {
+      const free = Number(execFileSync('df', ['--output=avail', '-k', state]).toString().split('\n')[1]);
+      await writeFile(ballast, Buffer.alloc(Math.max(0, free - leave) * 1024, 1));
+    },
+    emptyState: () => rm(ballast, { force: true }),
+    async best() {
+      const { stdout } = await machine.run(
+        'journalctl',
+        '--no-pager',
+        `--unit=${NODE}`,
+        '--lines=40',
+        '--output=cat',
+      );
+      return Math.max(-1, ...[...stdout.matchAll(/Imported #(\d+)/g)].map(([, number]) => Number(number)));
+    },
+    metrics: () => fetchInside(machine, `${ADMIN}/metrics`),
+    async events(since = 0) {
+      const records: LogRecord[] = [];
+      for (const { at, message } of await machine.journal(PRESYNC)) {
+        if (at < since || !message.startsWith('{')) continue;
+        records.push({ code: undefined, ...JSON.parse(message), at });
+      }
+      return records;
+    },
+    async longestHole(since) {
+      const times = (await machine.journal(NODE))
+        .filter(({ at, message }) => at >= since && /Imported #\d+/.test(message))
+        .map(({ at }) => at);
+      let seconds = 0;
+      for (const [index, at] of [...times, now()].entries())
+        seconds = Math.max(seconds, at - (index === 0 ? since : (times[index - 1] ?? at)));
+      return { seconds, blocks: times.length };
+    },
+  };
+}
+
+/** A page from within the machine's network, which cannot be reached from outside. */
+async function fetchInside(machine: Machine, url: string): Promise<string> {
+  const program = `fetch(${JSON.stringify(url)}).then((r) => r.text()).then((t) => process.stdout.write(t), () => {})`;
+  return (await machine.inNetwork(process.execPath, '-e', program)).stdout;
+}
+
+/** How long the node may take to start, and a snapshot to land, on a machine that is busy with other work. */
+const PATIENCE_MS = 600_000;
+
+/** Waits until something holds. */
+export async function until(
+  what: string,
+  holds: () => Promise<boolean>,
+  patienceMs = PATIENCE_MS,
+): Promise<void> {
+  const deadline = performance.now() + patienceMs;
+  while (!(await holds())) {
+    if (performance.now() > deadline) throw new Error(`waited ${patienceMs / 1000} s until ${what}`);
+    await sleep(500);
+  }
+}
+
+/** When to strike: as soon as the node stands still, or that many milliseconds after the intent to pause it. */
+export type Moment = 'paused' | number;
+
+/** Waits for that moment of the next pause. Tells whether the node stands still. */
+export async function untilMoment({ state, machine }: SourceMachine, moment: Moment): Promise<boolean> {
+  const deadline = performance.now() + PATIENCE_MS;
+  const waiting = (): boolean =>
+    moment === 'paused'
+      ? !machine.isPaused(NODE)
+      : !readdirSync(state).some((name) => /^pause-.*\.json$/.test(name));
+  while (waiting()) {
+    if (performance.now() > deadline) throw new Error('no pause began');
+    // A pause takes milliseconds, so that is no place to sleep.
+    await nextTurn();
+  }
+  if (moment !== 'paused') await sleep(moment);
+  return machine.isPaused(NODE);
+}
+
+/** What the manifest of a snapshot says, signatures aside. */
+export async function readManifest({ store, backend }: SourceMachine, sequence: number): Promise<string> {
+  const path = join(store, 'snapshots/dev', backend, String(sequence), 'manifest.json');
+  const { payload }: { payload: string } = JSON.parse(await readFile(path, 'utf8'));
+  return Buffer.from(payload, 'base64').toString();
+}

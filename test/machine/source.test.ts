@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdtemp, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { hasMachine } from '../support/machine.ts';
+import { needs } from '../support/needs.ts';
+import { hasProgram } from '../support/package.ts';
+import { hasNode } from '../support/real-node.ts';
+import { playScene, SCENES, verifyAll } from './scenes.ts';
+import {
+  BUDGET_MS,
+  bootstrapSecond,
+  NODE,
+  now,
+  PRESYNC,
+  readManifest,
+  SECOND,
+  SLACK_MS,
+  type SourceMachine,
+  startSource,
+  until,
+  untilMoment,
+} from './source-machine.ts';
+
+const can = needs(
+  'root, systemd-nspawn, a Debian tree, dpkg-deb and a node',
+  hasMachine() && hasNode() && (await hasProgram('dpkg-deb')),
+);
+
+let source: SourceMachine;
+
+before(async () => {
+  if (can.skip !== false) return;
+  const dir = await mkdtemp(join(tmpdir(), 'presync-source-'));
+  source = await startSource({ backend: 'rocksdb', dir, schedule: '*/10 * * * * *' });
+});
+after(() => source?.end());
+
+test('the units are confined well enough for "OK", and cannot lose what they need', can, async () => {
+  for (const unit of [PRESYNC, 'presync-bootstrap.service']) {
+    const { stdout } = await source.machine.run('systemd-analyze', 'security', '--no-pager', unit);
+    assert.match(stdout, /Overall exposure level for .*: \d\.\d (OK|SAFE|PERFECT)/, stdout);
+    const verified = await source.machine.run('systemd-analyze', 'verify', unit);
+    assert.equal(verified.stdout + verified.stderr, '');
+    assert.equal(verified.code, 0);
+  }
+  // With the very powers of the unit, on something else than the node.
+  const { machine } = source;
+  await machine.ok('systemd-run', '--unit=target', 'sleep', '600');
+  const powers = [
+    'CapabilityBoundingSet',
+    'NoNewPrivileges',
+    'ProtectSystem',
+    'PrivateDevices',
+    'SystemCallFilter',
+  ];
+  const shown = await machine.ok('systemctl', 'show', PRESYNC, ...powers.map((name) => `--property=${name}`));
+  const confined = (...command: string[]) =>
+    machine.ok(
+      ...['systemd-run', '--quiet', '--wait', '--pipe'],
+      ...shown
+        .trim()
+        .split('\n')
+        .map((line) => `--property=${line}`),
+      ...command,
+    );
+  const state = async () =>
+    (await machine.ok('systemctl', 'show', '--property=FreezerState', '--value', 'target')).trim();
+  await confined('systemctl', 'freeze', 'target.service');
+  assert.equal(await state(), 'frozen');
+  await confined('systemctl', 'thaw', 'target.service');
+  assert.equal(await state(), 'running');
+  await confined('systemd-run', '--on-active=1h', '--unit=deadman', 'true');
+  await confined('systemctl', 'stop', 'target.service');
+});
+
+test('snapshots land on schedule, no block is late, and the journal reads well', can, async () => {
+  const since = now();
+  const known = await source.snapshots();
+  await until(
+    'three snapshots have landed',
+    async () => (await source.snapshots()).length >= known.length + 3,
+  );
+  const { seconds, blocks } = await source.longestHole(since);
+  assert.ok(seconds <= (BUDGET_MS + SLACK_MS) / 1000, `the node made no block for ${seconds} s`);
+  assert.ok(blocks > 10, `${blocks} blocks`);
+  const sequence = (await source.snapshots()).at(-1) ?? 0;
+  const manifest = await readManifest(source, sequence);
+  assert.match(manifest, /"backend":"rocksdb"/);
+  assert.match(manifest, /"strategy":"signal"/);
+  const events = await source.events(since);
+  const done = events.filter(({ event }) => event === 'run.done');
+  assert.ok(done.length >= 2, events.map(({ event }) => event).join(' '));
+  assert.deepEqual(
+    events.filter(({ level }) => level === 'error').map(({ msg }) => msg),
+    [],
+  );
+  assert.match(await source.metrics(), /presync_snapshot_runs_total\{outcome="published"\} [1-9]/);
+  // Links, not copies: the view and the database lie in one mount, also from within the unit's confinement.
+  assert.doesNotMatch(JSON.stringify(events), /EXDEV/);
+});
+
+for (const scene of SCENES)
+  test(`the node makes blocks and snapshots land after this: ${scene.name}`, can, async () => {
+    const { violations } = await playScene(source, scene, 'paused');
+    assert.deepEqual(violations, []);
+  });
+
+test('every snapshot that is visible is whole', can, async () => {
+  assert.deepEqual(await verifyAll(source), []);
+});
+
+test('the bootstrap unit brings a second node up from the snapshots', can, async () => {
+  const { machine } = source;
+  await bootstrapSecond(source);
+  for (const unit of ['presync-bootstrap.service', SECOND])
+    assert.equal((await machine.run('systemctl', 'is-active', unit)).stdout.trim(), 'active');
+  const owners = await machine.ok('find', '/srv/second/chains', '-printf', '%u\\n');
+  assert.deepEqual([...new Set(owners.trim().split('\n'))], ['polkadot']);
+  const told = (await machine.journal('presync-bootstrap.service')).map(({ message }) => message);
+  assert.ok(
+    told.some((message) => /^The node is ready at block \d+/.test(message)),
+    told.join('\n'),
+  );
+  await machine.ok('systemctl', 'stop', SECOND);
+});
+
+test('removal leaves the node running, a purge takes the state and leaves the keys', can, async () => {
+  const { machine } = source;
+  await untilMoment(source, 'paused');
+  await machine.ok('dpkg', '--remove', 'presync');
+  assert.equal((await machine.run('systemctl', 'is-active', PRESYNC)).stdout.trim(), 'inactive');
+  const best = await source.best();
+  await until('the node makes blocks', async () => (await source.best()) > Math.max(best, 0));
+  assert.equal((await machine.run('systemctl', 'is-active', NODE)).stdout.trim(), 'active');
+  assert.ok(existsSync(join(machine.root, 'etc/presync/presync.yaml')), 'removal keeps the configuration');
+  await writeFile(join(source.state, 'left-behind'), '');
+  await machine.ok('dpkg', '--purge', 'presync');
+  assert.ok(!existsSync(join(source.state, 'left-behind')));
+  assert.ok(!existsSync(join(machine.root, 'etc/presync/presync.yaml')));
+  assert.ok(existsSync(join(machine.root, 'etc/presync/keys/snapshots')));
+});
