@@ -113,6 +113,7 @@ export const COMMANDS = {
       'jitter',
       'maxAge',
       'stallTimeout',
+      ...KEEP,
       'adminListen',
       'adminTokenFile',
       ...COMMON,

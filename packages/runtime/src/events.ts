@@ -64,6 +64,8 @@ export const EVENTS = {
   'lease.not_dropped': 'A lease could not be dropped; it expires by itself.',
 
   'prune.snapshot_removed': 'A snapshot that retention does not keep is removed.',
+  'prune.done': 'Retention was applied; the fields tell what was removed.',
+  'prune.blocked': 'Nothing is removed, because nobody knows what a snapshot names.',
   'prune.damaged': 'A snapshot lacks chunks: somebody, or a rule of the bucket, has removed them.',
 
   // Stores and sources

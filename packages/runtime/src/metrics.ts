@@ -186,6 +186,18 @@ export function createMetrics(register: Registry) {
       labelNames: ['place'] as const,
       registers,
     }),
+    repository: {
+      damaged: new Gauge({
+        name: 'presync_repository_damaged_snapshots',
+        help: 'Snapshots that retention would keep and that lack chunks, as the last run of retention found them.',
+        registers,
+      }),
+      removedBytes: new Counter({
+        name: 'presync_repository_removed_bytes_total',
+        help: 'Bytes of chunks that were removed because no snapshot names them any more.',
+        registers,
+      }),
+    },
     config: {
       reloads: new Counter({
         name: 'presync_config_reloads_total',

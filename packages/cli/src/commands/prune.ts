@@ -11,6 +11,7 @@ import { openRepository } from '@presync/transfer/repository';
 import { createStoreClock } from '@presync/transfer/store-clock';
 import type { CommandHandler } from '../command.ts';
 import { writeReport } from '../lib/report.ts';
+import { keepRules } from '../lib/retention.ts';
 
 export const prune: CommandHandler<'prune'> = async ({ config, log, signal }) => {
   const access = await readStoreAccess(config);
@@ -21,13 +22,7 @@ export const prune: CommandHandler<'prune'> = async ({ config, log, signal }) =>
     const result = await pruneRepository({
       repository,
       channel: config.channel,
-      keep: {
-        last: config.keepLast,
-        hourly: config.keepHourly,
-        daily: config.keepDaily,
-        weekly: config.keepWeekly,
-        monthly: config.keepMonthly,
-      },
+      keep: keepRules(config),
       graceMs: config.grace,
       wait: config.wait,
       dryRun: config.dryRun,

@@ -7,6 +7,7 @@ import { composeTakeSnapshot } from '@presync/snapshotter/compose';
 import { createHeartbeat, type DaemonSettings, runDaemon } from '@presync/snapshotter/daemon';
 import { loadTracer } from '@presync/snapshotter/trace-run';
 import type { CommandHandler } from '../command.ts';
+import { retainAfterSnapshot } from '../lib/retention.ts';
 
 /** What SIGHUP puts into force; the rest of the configuration holds until the next start. */
 const RELOADABLE: readonly OptionName[] = [
@@ -21,6 +22,12 @@ const RELOADABLE: readonly OptionName[] = [
   'anchorAge',
   'expires',
   'maxAge',
+  'keepLast',
+  'keepHourly',
+  'keepDaily',
+  'keepWeekly',
+  'keepMonthly',
+  'grace',
   'stallTimeout',
   'quiet',
   'verbose',
@@ -38,7 +45,7 @@ export const snapshotter: CommandHandler<'snapshotter'> = async (context) => {
   });
   let { loaded } = context;
   await runDaemon({
-    settings: settingsOf(config),
+    settings: settingsOf(config, { log, metrics, signal }),
     version,
     adminListen: config.adminListen === 'none' ? undefined : config.adminListen,
     adminTokenFile: config.adminTokenFile,
@@ -53,13 +60,16 @@ export const snapshotter: CommandHandler<'snapshotter'> = async (context) => {
       tellOfChanges(loaded, fresh, log);
       loaded = fresh;
       log.setVerbosity(fresh.output);
-      return settingsOf(fresh.values);
+      return settingsOf(fresh.values, { log, metrics, signal });
     },
   });
   return { json: { stopped: true }, text: [] };
 };
 
-function settingsOf(config: CommandConfig<'snapshotter'>): DaemonSettings {
+function settingsOf(
+  config: CommandConfig<'snapshotter'>,
+  parts: Parameters<typeof retainAfterSnapshot>[1],
+): DaemonSettings {
   return {
     schedules: config.schedule,
     timezone: config.timezone,
@@ -76,6 +86,7 @@ function settingsOf(config: CommandConfig<'snapshotter'>): DaemonSettings {
       timezone: config.timezone,
       anchorAgeMs: config.anchorAge,
       expiresMs: config.expires,
+      afterSnapshot: retainAfterSnapshot(config, parts),
     },
   };
 }
