@@ -6,8 +6,8 @@ import {
   errorReference,
   eventReference,
   GENERATED,
-  metricReference,
 } from '../../packages/runtime/src/reference.ts';
+import { metricReference } from './metric-reference.ts';
 import { storeReference } from './store-reference.ts';
 
 export const ROOT = join(import.meta.dirname, '../..');

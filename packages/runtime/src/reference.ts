@@ -2,7 +2,6 @@ import { z } from 'zod';
 import { COMMAND_NAMES, commandOf, EXIT_CODES } from './commands.ts';
 import { ERROR_CODES } from './errors.ts';
 import { EVENTS } from './events.ts';
-import { listMetrics } from './metrics.ts';
 import { environmentOf, flagOf, OPTION_NAMES, type OptionName, optionOf } from './options.ts';
 
 /** The note at the top of each generated page. */
@@ -119,27 +118,6 @@ export function eventReference(): string {
     ...Object.entries(EVENTS)
       .toSorted(([a], [b]) => (a < b ? -1 : 1))
       .map(([name, meaning]) => `| \`${name}\` | ${meaning} |`),
-    '',
-  ].join('\n');
-}
-
-/** All metrics, as Markdown. */
-export function metricReference(): string {
-  const metrics = listMetrics();
-  return [
-    '# Metrics',
-    '',
-    GENERATED,
-    '',
-    'What `/metrics` shows, in the form of Prometheus; beside these stand those of the process itself, as prom-client collects them,',
-    'with `presync_` before their names. Which program sets which of them follows from the names.',
-    '',
-    '| Metric | Type | Labels | Meaning |',
-    '| --- | --- | --- | --- |',
-    ...metrics.map((metric) => {
-      const labels = metric.labels.map((label) => `\`${label}\``);
-      return `| \`${metric.name}\` | ${metric.type} | ${labels.join(', ')} | ${metric.help} |`;
-    }),
     '',
   ].join('\n');
 }

@@ -1,23 +1,21 @@
 import { mkdir } from 'node:fs/promises';
-import { dirname } from 'node:path';
-import { findDatabase } from '@presync/node/layout';
-import { freeBytes } from '@presync/node/machine-gate';
 import { recoverPauses } from '@presync/node/pause';
-import { ioError, isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
+import { ioError, isPresyncError, messageOf } from '@presync/runtime/errors';
 import { type AdminServer, startAdminServer } from '@presync/runtime/http';
 import { acquireLock } from '@presync/runtime/lock';
 import type { Metrics, Registry } from '@presync/runtime/metrics';
 import { createServiceNotify, reloading, type ServiceNotify } from '@presync/runtime/service-notify';
 import type { Tracer } from '@presync/runtime/tracing';
-import { formatDuration } from '@presync/runtime/units';
 import { type History, openHistory, type RunCause } from './history.ts';
 import { addAdminRoutes } from './lib/admin-routes.ts';
 import { readToken } from './lib/bearer.ts';
 import type { DaemonStatus } from './lib/control-protocol.ts';
 import { startControlServer } from './lib/control-server.ts';
+import { sentenceOf, statusOf } from './lib/daemon-status.ts';
 import { createJitter } from './lib/jitter.ts';
+import { measureDisks } from './lib/measure-disks.ts';
 import { createRunObserver, recallRuns } from './lib/observe.ts';
-import { newestOf, readiness } from './lib/readiness.ts';
+import { readiness } from './lib/readiness.ts';
 import { createRunner, type Heartbeat, type Runner } from './lib/runner.ts';
 import { assertSchedules, lastDue, startTimetable, type Timetable } from './lib/timetable.ts';
 import { startWatchdog } from './lib/watchdog.ts';
@@ -62,8 +60,6 @@ export interface DaemonOptions {
 
 /** How often numbers that nobody reports are looked at: free room, the next run. */
 const LOOK_EVERY_MS = 15_000;
-
-const SHOWN_RUNS = 20;
 
 const NEVER = new AbortController().signal;
 
@@ -176,7 +172,15 @@ async function work(options: DaemonOptions, { history, notify, token }: Parts): 
     log,
   });
   const status = (): DaemonStatus =>
-    statusOf({ options, settings, history, runner, timetable, since, stalled: watchdog.stalled });
+    statusOf({
+      version: options.version,
+      settings,
+      history,
+      runner,
+      timetable,
+      since,
+      stalled: watchdog.stalled,
+    });
   const say = (...more: string[]): Promise<void> => notify.send(...more, `STATUS=${sentenceOf(status())}`);
   const look = (): void => {
     metrics.snapshot.nextRun.set((timetable.next()?.getTime() ?? 0) / 1000);
@@ -284,79 +288,6 @@ function isOverdue({ runs }: History, settings: DaemonSettings): boolean {
   const ended = runs.at(-1)?.ended;
   if (ended === undefined || ended === null) return false;
   return lastDue(settings, { after: new Date(ended), upTo: new Date() }) !== undefined;
-}
-
-async function measureDisks(
-  { basePath, chain, backend, viewDir, stateDir, signal }: TakeSnapshotOptions,
-  { disk }: Metrics,
-): Promise<void> {
-  const measure = async (place: string, path: string): Promise<void> =>
-    disk.set({ place }, await freeBytes(path));
-  try {
-    await measure('state', stateDir);
-    const { dir } = await findDatabase({ basePath, chainId: chain, backend, signal });
-    await measure('database', dir);
-    await measure('view', viewDir ?? dirname(dir));
-  } catch (error) {
-    // Runs tell of what is wrong with these folders; a number that is not there is not made up.
-    if (!(error instanceof PresyncError)) throw error;
-  }
-}
-
-interface StatusParts {
-  options: DaemonOptions;
-  settings: DaemonSettings;
-  history: History;
-  runner: Runner;
-  timetable: Timetable;
-  since: string;
-  stalled: boolean;
-}
-
-function statusOf({
-  options,
-  settings,
-  history,
-  runner,
-  timetable,
-  since,
-  stalled,
-}: StatusParts): DaemonStatus {
-  const run = runner.current;
-  return {
-    pid: process.pid,
-    version: options.version,
-    since,
-    schedules: [...settings.schedules],
-    timezone: settings.timezone,
-    next: timetable.next()?.toISOString() ?? null,
-    stalled,
-    run:
-      run === undefined
-        ? null
-        : {
-            id: run.id,
-            cause: run.cause,
-            started: run.started,
-            phase: run.phase ?? null,
-            label: run.progress?.label ?? null,
-            done: run.progress?.done ?? 0,
-            total: run.progress?.total ?? null,
-          },
-    newest: newestOf(history.runs) ?? null,
-    runs: history.runs.slice(-SHOWN_RUNS).reverse(),
-  };
-}
-
-/** One line for `systemctl status`. */
-function sentenceOf({ run, runs, next }: DaemonStatus): string {
-  if (run !== null) return `run ${run.id} (${run.cause}) is under way`;
-  const [last] = runs;
-  const said =
-    last === undefined
-      ? 'no run yet'
-      : `last run ${last.outcome}${last.code === null ? '' : ` (${last.code})`}`;
-  return `${said}; next ${next === null ? 'never' : `in ${formatDuration(Date.parse(next) - Date.now())}`}`;
 }
 
 async function untilAborted(signal: AbortSignal): Promise<void> {
