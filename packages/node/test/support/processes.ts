@@ -63,9 +63,17 @@ export async function untilItSpeaks(child: ChildProcess): Promise<void> {
 /** Children that are killed, also when stopped, by `killAll`. */
 export function createNursery(): {
   start(command: string, args: readonly string[]): ChildProcess & { pid: number };
+  /** Resolves when it has ended. */
+  kill(child: ChildProcess): Promise<void>;
   killAll(): Promise<void>;
 } {
   const children: ChildProcess[] = [];
+  const kill = async (child: ChildProcess): Promise<void> => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await gone;
+  };
   return {
     start: (command, args) => {
       const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -74,13 +82,9 @@ export function createNursery(): {
       if (pid === undefined) throw new Error(`cannot start ${command}`);
       return Object.assign(child, { pid });
     },
+    kill,
     killAll: async () => {
-      for (const child of children.splice(0)) {
-        if (child.exitCode !== null || child.signalCode !== null) continue;
-        const gone = new Promise((resolve) => child.once('exit', resolve));
-        child.kill('SIGKILL');
-        await gone;
-      }
+      for (const child of children.splice(0)) await kill(child);
     },
   };
 }
