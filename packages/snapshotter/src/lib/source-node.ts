@@ -139,6 +139,7 @@ export async function openSource(options: SourceNodeOptions, layouts: SourceData
   const { signal } = options;
   const [main] = layouts;
   const holder = await databaseHolder(main, { signal });
+  const pauser = createPauser(pauserOptions(options, main, holder));
   const files: DatabaseFile[] = [];
   for (const layout of layouts) {
     await removeStaleViews(layout, { viewDir: viewDirOf(layout, options), signal });
@@ -147,7 +148,6 @@ export async function openSource(options: SourceNodeOptions, layouts: SourceData
     files.push(...(await scanDatabase(layout, { signal })));
     await readDatabaseIdentity(layout, { signal });
   }
-  const pauser = createPauser(pauserOptions(options, main, holder));
   const rpcUrl = options.rpcUrl ?? (options.pause === 'none' ? undefined : DEFAULT_RPC);
   const rpc =
     rpcUrl === undefined ? undefined : await connectNode(rpcUrl, { timeoutMs: RPC_TIMEOUT_MS, signal });
