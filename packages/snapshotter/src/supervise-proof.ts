@@ -26,6 +26,7 @@ export async function superviseProof(text: string): Promise<void> {
   process.stdin.resume();
   process.stdin.once('end', end);
   process.stdin.once('error', end);
+  process.stdout.once('error', end);
   try {
     const task: SupervisorTask = JSON.parse(text);
     if (task.ownNetwork) {

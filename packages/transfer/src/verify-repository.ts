@@ -113,6 +113,7 @@ async function verifyChannel(
       continue;
     }
     manifests.set(sequence, found);
+    await verifyProof(repository, found, result, signal);
     options.onSnapshot?.(found);
     const { repository: target, scope, scratchDir, concurrency, onProgress } = options;
     const verified = await verifySnapshot({
@@ -138,6 +139,21 @@ async function verifyChannel(
     readRemoved(repository.store, channel, signal),
   );
   verifyChain(channel, manifests, removed?.ranges ?? [], result);
+}
+
+/** What is said of a snapshot's proof must be readable, and of this snapshot; that it is in quarantine is no damage. */
+async function verifyProof(
+  repository: Repository,
+  { manifest, sha256 }: Snapshot,
+  result: VerifyRepositoryResult,
+  signal: AbortSignal,
+): Promise<void> {
+  const { channel, sequence } = manifest;
+  const object = repositoryKeys.proof(channel, sequence);
+  const proof = await attempt(result, object, () => readProof(repository, { channel, sequence, signal }));
+  if (proof === undefined || proof.manifest.sha256 === sha256) return;
+  const message = `${object} is the proof of another manifest`;
+  result.problems.push({ code: 'FORMAT_INVALID', object, message, files: [] });
 }
 
 /** The highest snapshot that is not in quarantine, or the pointer's: one that has failed its proof is not meant to be the newest. */

@@ -10,6 +10,7 @@ import type { ObjectStore } from '@presync/store/object-store';
 import { assertNotQuarantined, quarantineOf, readProof } from '../src/proof.ts';
 import { readLatest, resolveSnapshot } from '../src/repository.ts';
 import type { FurtherProof } from '../src/snapshot.ts';
+import { verifyRepository } from '../src/verify-repository.ts';
 import { CHANNEL, createWorld, NEVER, sampleTree, scratch, type World, writeTree } from './support.ts';
 
 interface Place {
@@ -98,6 +99,16 @@ describe('a proof', () => {
     assert.deepEqual([state, failure?.code], ['failed', 'PROOF_FAILED']);
     await assert.rejects(use(2), quarantined(/PROOF_FAILED: the node shows another block/));
     await use(1);
+    // That it is not the newest is as it should be.
+    const verified = await verifyRepository({
+      repository: world.repository,
+      trusted: [world.key],
+      seenOf: async () => undefined,
+      scope: 'sample',
+      scratchDir: join(world.dir, 'verify'),
+      signal: NEVER,
+    });
+    assert.deepEqual(verified.problems, []);
     const next = await world.snapshot();
     assert.deepEqual([next.manifest.sequence, next.manifest.previous?.sequence, next.promoted], [3, 1, true]);
   });
@@ -177,10 +188,25 @@ describe('a proof', () => {
     const good = await proof(2);
     const forged = async (change: Partial<ProofDocument>): Promise<void> =>
       writeFile(path, encodeDocument({ ...good, ...change }));
+    const damaged = async (): Promise<string[]> => {
+      const { problems } = await verifyRepository({
+        repository: world.repository,
+        trusted: [world.key],
+        seenOf: async () => undefined,
+        scope: 'sample',
+        scratchDir: join(world.dir, 'verify'),
+        signal: NEVER,
+      });
+      return problems.map(({ object }) => object);
+    };
+    assert.deepEqual(await damaged(), []);
+    const key = repositoryKeys.proof(CHANNEL, 2);
     await writeFile(path, encodeDocument(await proof(1)));
     await assert.rejects(use(2), (error) => isPresyncError(error, 'FORMAT_INVALID'));
+    assert.deepEqual(await damaged(), [key]);
     await forged({ manifest: (await proof(1)).manifest });
     await assert.rejects(use(2), quarantined(/that of another manifest/));
+    assert.deepEqual(await damaged(), [key]);
     await writeFile(path, '{}');
     await assert.rejects(use(2), (error) => isPresyncError(error, 'FORMAT_INVALID'));
     await forged({ version: 2 as 1 });

@@ -159,6 +159,7 @@ export async function openSource(options: SourceNodeOptions, layouts: SourceData
   const { signal } = options;
   const [main] = layouts;
   const holder = await databaseHolder(main, { signal });
+  const pauser = createPauser(pauserOptions(options, layouts, holder));
   const files: DatabaseFile[] = [];
   for (const layout of layouts) {
     await removeStaleViews(layout, { viewDir: viewDirOf(layout, options), signal });
@@ -167,7 +168,6 @@ export async function openSource(options: SourceNodeOptions, layouts: SourceData
     files.push(...(await scanDatabase(layout, { signal })));
     await readDatabaseIdentity(layout, { signal });
   }
-  const pauser = createPauser(pauserOptions(options, layouts, holder));
   const rpcUrl = options.rpcUrl ?? (options.pause.strategy === 'none' ? undefined : DEFAULT_RPC);
   const rpc =
     rpcUrl === undefined ? undefined : await connectNode(rpcUrl, { timeoutMs: RPC_TIMEOUT_MS, signal });
