@@ -315,7 +315,11 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     actor.suspendedUntil = until;
   }
 
-  if (profile === 'late') gate.onCall = lateRule(late, scheduler.now, suspend, hot);
+  if (profile === 'late')
+    gate.onCall = lateRule(late, scheduler.now, suspend, {
+      hot,
+      leftMs: choose.pick([20_000, -14 * MINUTE]),
+    });
   if (profile === 'base') gate.onCall = baseRule(scheduler.now);
   if (profile === 'again') {
     gate.faults.twice = 0.3;
@@ -391,14 +395,14 @@ async function fill(model: Model, store: ObjectStore): Promise<void> {
 }
 
 /**
- * The writer is suspended while it looks at its lease for the last time, and goes on when that has 20 seconds left; its manifest then lands when that is nearly
+ * The writer is suspended while it looks at its lease for the last time, and goes on when that has `leftMs` left, or has run out; its manifest then lands when that is nearly
  * too late.
  */
 function lateRule(
   writer: Actor,
   now: () => number,
   suspend: (actor: Actor, until: number) => Promise<void>,
-  hot: { from: number },
+  { hot, leftMs }: { hot: { from: number }; leftMs: number },
 ): Gate['onCall'] {
   let renewed = 0;
   let indexed = false;
@@ -424,7 +428,7 @@ function lateRule(
     void call.early();
     // The collector comes by often when it may take the lease for expired.
     hot.from = renewed + LEASE_MS + 2 * MINUTE;
-    void suspend(writer, renewed + LEASE_MS - 20_000);
+    void suspend(writer, renewed + LEASE_MS - leftMs);
   };
 }
 
