@@ -1,5 +1,5 @@
 /**
- * `node mutate.ts [--count N] [--only TEXT]`: breaks one rule after the other in a copy of the packages, and says in which world that was found. Exits with 1 when
+ * `node mutate.ts [--count N] [--only TEXT] [--profile NAME]`: breaks one rule after the other in a copy of the packages, and says in which world that was found. Exits with 1 when
  * one was not found, or does not apply any more.
  */
 import { spawn } from 'node:child_process';
@@ -13,8 +13,14 @@ import { PROFILES } from './world.ts';
 
 const ROOT = resolve(import.meta.dirname, '../../..');
 const { values } = parseArgs({
-  options: { count: { type: 'string', default: '40' }, only: { type: 'string', default: '' } },
+  options: {
+    count: { type: 'string', default: '40' },
+    only: { type: 'string', default: '' },
+    profile: { type: 'string' },
+  },
 });
+
+const profiles = new Set(PROFILES.filter((name) => values.profile === undefined || name === values.profile));
 
 /** The packages and the campaign, with everything else linked. */
 async function copyTo(dir: string): Promise<void> {
@@ -71,7 +77,7 @@ async function tryMutation(dir: string, { name, file, from, to }: Mutation): Pro
     text.replace(from, () => to),
   );
   try {
-    for (const profile of new Set(PROFILES)) {
+    for (const profile of profiles) {
       const found = await hunt(dir, profile);
       if (found === undefined) continue;
       process.stdout.write(`found  ${name}: ${profile} ${found.seed}: ${found.violation.split('\n')[0]}\n`);
@@ -88,7 +94,7 @@ const dir = await mkdtemp(join(tmpdir(), 'presync-mutations-'));
 try {
   await copyTo(dir);
   let missed = 0;
-  for (const profile of new Set(PROFILES)) {
+  for (const profile of profiles) {
     const found = await hunt(dir, profile);
     if (found !== undefined)
       throw new Error(`${profile} ${found.seed}, with nothing broken: ${found.violation}`);

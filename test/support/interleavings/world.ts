@@ -4,7 +4,7 @@ import { generateKey } from '@presync/format/signature';
 import { isPresyncError } from '@presync/runtime/errors';
 import type { ObjectStore } from '@presync/store/object-store';
 import { createSources } from '@presync/store/sources';
-import { MAX_LANDING_MS } from '@presync/transfer/clock';
+import { type Clock, MAX_LANDING_MS } from '@presync/transfer/clock';
 import { LEASE_MS } from '@presync/transfer/lib/lease';
 import { holdSnapshot } from '@presync/transfer/lib/reader-lease';
 import { pinSnapshot } from '@presync/transfer/pins';
@@ -15,12 +15,12 @@ import {
   type Repository,
   resolveSnapshot,
 } from '@presync/transfer/repository';
-import { type SnapshotDescription, uploadSnapshot } from '@presync/transfer/snapshot';
+import { type SnapshotDescription, type UploadOptions, uploadSnapshot } from '@presync/transfer/snapshot';
 import type { SourceFile } from '@presync/transfer/source';
 import { verifySnapshot } from '@presync/transfer/verify';
 import { type Call, crashed, createGatedStore, type Gate } from './gated-store.ts';
 import { createInlineWorkers } from './inline-workers.ts';
-import { createModel } from './model.ts';
+import { createModel, type Model } from './model.ts';
 import { createRandom } from './random.ts';
 import { type Actor, createScheduler } from './scheduler.ts';
 
@@ -93,7 +93,10 @@ export async function createPool(dir: string): Promise<SourceFile[]> {
 export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptions): Promise<WorldReport> {
   const choose = createRandom(seed ^ 0x5eed);
   const profile = wanted.profile ?? choose.pick(PROFILES);
-  const stepMs = profile === 'late' || profile === 'base' ? 100 : choose.pick([300, 3000, 20_000, 60_000]);
+  const stepMs =
+    profile === 'late' || profile === 'base'
+      ? 100
+      : choose.pick(profile === 'again' ? [300, 3000] : [300, 3000, 20_000, 60_000]);
   const scheduler = createScheduler(seed, stepMs);
   const { random } = scheduler;
   const model = createModel();
@@ -114,7 +117,8 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     profile === 'late'
       ? 0
       : choose.pick(profile === 'base' ? [40 * MINUTE, 2 * HOUR] : [0, 0, 20 * MINUTE, 2 * HOUR]);
-  const keep = { last: 1 + choose.below(2) * Number(profile !== 'base') };
+  // Without a rule for it, only that it is the newest keeps a snapshot.
+  const keep = { last: profile === 'base' ? 1 : choose.pick([0, 1, 2]) };
   const report: WorldReport = {
     seed,
     profile,
@@ -127,7 +131,13 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     crashes: 0,
   };
   const own = await openOrCreateRepository(store, { chunkSize: 64 * 1024, signal: NEVER });
-  for await (const { key } of store.list('', { signal: NEVER })) model.put(key, Buffer.from('{}'));
+  if (profile === 'again') {
+    // All but one file have been given up for long: their chunks are about to go.
+    const begun = createClockAt(scheduler.now() - 2 * HOUR);
+    for (const files of [pool, pool.slice(0, 1)])
+      await upload(own, CHANNELS[0], files, { clock: begun, stateDir: join(dir, 'earlier') });
+  }
+  await fill(model, store);
   const pins = new Set<string>();
 
   function createActor(name: string, skewMs = skew()): Actor {
@@ -174,22 +184,16 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     add(actor, async (repository) => {
       const clock = scheduler.clockOf(actor);
       for (let round = 0; round < rounds; round++) {
-        await clock.sleep(random.below(profile === 'late' ? 10 * MINUTE : 2 * HOUR), NEVER);
+        await clock.sleep(
+          random.below(profile === 'late' ? 10 * MINUTE : profile === 'again' ? HOUR / 2 : 2 * HOUR),
+          NEVER,
+        );
         const files = pool.filter(() => random.chance(0.4));
         await attempt(actor, async () => {
-          await uploadSnapshot({
-            repository,
-            channel,
-            files: files.length > 0 ? files : pool.slice(0, 1),
-            databaseIdentity: 'c0ffee',
-            describe: DESCRIPTION,
-            keys: [KEY],
+          await upload(repository, channel, files.length > 0 ? files : pool.slice(0, 1), {
+            clock,
             stateDir: join(dir, actor.name),
             concurrency: random.pick([1, 3]),
-            prove: 'sample',
-            clock,
-            createWorkers: createInlineWorkers,
-            signal: NEVER,
           });
           report.snapshots += 1;
         });
@@ -268,7 +272,9 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
       const clock = scheduler.clockOf(actor);
       while (!actors.every(({ name, done }) => done || name.startsWith('collector'))) {
         await clock.sleep(
-          profile === 'late' ? hot.pause() : random.below(profile === 'base' ? HOUR / 4 : HOUR),
+          profile === 'late'
+            ? hot.pause()
+            : random.below(profile === 'base' || profile === 'again' ? HOUR / 4 : HOUR),
           NEVER,
         );
         await attempt(actor, async () => {
@@ -286,7 +292,8 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
   // In `late`, the first writer's clock is behind and the collector's ahead.
   const late = createActor('writer1', profile === 'late' ? -SKEW : skew());
   write(late, CHANNELS[0], profile === 'late' ? 2 : 1 + random.below(3));
-  for (const n of [2, 3, 4]) write(createActor(`writer${n}`), random.pick(CHANNELS), 1 + random.below(3));
+  for (const n of [2, 3, 4])
+    write(createActor(`writer${n}`), random.pick(CHANNELS), (profile === 'again' ? 3 : 1) + random.below(3));
   for (const n of [1, 2]) read(createActor(`reader${n}`), 1 + random.below(4));
   collect(createActor('collector1', profile === 'late' ? SKEW : skew()));
   if (choose.chance(0.3)) collect(createActor('collector2'));
@@ -309,13 +316,17 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     actor.suspendedUntil = until;
   }
 
-  if (profile === 'late') gate.onCall = lateRule(late, scheduler.now, suspend, hot);
+  if (profile === 'late')
+    gate.onCall = lateRule(late, scheduler.now, suspend, {
+      hot,
+      leftMs: choose.pick([20_000, -14 * MINUTE]),
+    });
   if (profile === 'base') gate.onCall = baseRule(scheduler.now);
   if (profile === 'again') {
     gate.faults.twice = 0.3;
     gate.onCall = (call) => {
       if (call.op === 'remove' && call.key.startsWith('chunks/') && random.chance(0.5))
-        call.due = scheduler.now() + random.below(8 * MINUTE);
+        call.due = scheduler.now() + random.below(MAX_LANDING_MS);
     };
   }
   await scheduler.run(actors, () => {
@@ -345,15 +356,54 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
   return report;
 }
 
+function upload(
+  repository: Repository,
+  channel: string,
+  files: readonly SourceFile[],
+  options: Pick<UploadOptions, 'clock' | 'stateDir' | 'concurrency'>,
+): Promise<unknown> {
+  return uploadSnapshot({
+    repository,
+    channel,
+    files: [...files],
+    databaseIdentity: 'c0ffee',
+    describe: DESCRIPTION,
+    keys: [KEY],
+    prove: 'sample',
+    createWorkers: createInlineWorkers,
+    signal: NEVER,
+    ...options,
+  });
+}
+
+/** A clock that stands still; who sleeps on it sleeps until it is stopped. */
+function createClockAt(time: number): Clock {
+  return {
+    now: () => time,
+    elapsed: () => 0,
+    sleep: (_ms, signal) =>
+      new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true })),
+  };
+}
+
+/** Tells the model what is there already, pointers last. */
+async function fill(model: Model, store: ObjectStore): Promise<void> {
+  const keys: string[] = [];
+  for await (const { key } of store.list('', { signal: NEVER })) keys.push(key);
+  const isPointer = (key: string): number => Number(key.startsWith('channels/'));
+  for (const key of keys.sort((a, b) => isPointer(a) - isPointer(b)))
+    model.put(key, (await store.read(key, { maxBytes: 1 << 24, signal: NEVER })).bytes);
+}
+
 /**
- * The writer is suspended while it looks at its lease for the last time, and goes on when that has 20 seconds left; its manifest then lands when that is nearly
+ * The writer is suspended while it looks at its lease for the last time, and goes on when that has `leftMs` left, or has run out; its manifest then lands when that is nearly
  * too late.
  */
 function lateRule(
   writer: Actor,
   now: () => number,
   suspend: (actor: Actor, until: number) => Promise<void>,
-  hot: { from: number },
+  { hot, leftMs }: { hot: { from: number }; leftMs: number },
 ): Gate['onCall'] {
   let renewed = 0;
   let indexed = false;
@@ -379,7 +429,7 @@ function lateRule(
     void call.early();
     // The collector comes by often when it may take the lease for expired.
     hot.from = renewed + LEASE_MS + 2 * MINUTE;
-    void suspend(writer, renewed + LEASE_MS - 20_000);
+    void suspend(writer, renewed + LEASE_MS - leftMs);
   };
 }
 
