@@ -66,7 +66,7 @@ describe('campaigns, in short', () => {
   it('interleavings: writers, readers and collectors meet in every order', async () => {
     const report = await interleavingsCampaign({
       store: 'memory',
-      count: 100,
+      count: 60,
       seed: SEED,
       processes: 2,
       log: () => {},
