@@ -13,7 +13,7 @@ export interface RetainedSnapshot {
   sequence: number;
   /** As its manifest says; undefined when the manifest cannot be read. */
   created: string | undefined;
-  /** False when it is known to lack something: it is then no use as one of those that are kept. */
+  /** False when it is known to lack something, or is in quarantine: it is then no use as one of those that are kept. */
   sound: boolean;
 }
 

@@ -63,10 +63,10 @@ export async function planRetention(
       again = false;
       throwIfAborted(signal);
       const candidates = found.map(
-        ({ sequence, manifest }): RetainedSnapshot => ({
+        ({ sequence, manifest, isQuarantined }): RetainedSnapshot => ({
           sequence,
           created: manifest?.created,
-          sound: !damaged.has(snapshotName(channel, sequence)),
+          sound: !isQuarantined && !damaged.has(snapshotName(channel, sequence)),
         }),
       );
       const kept = retain(candidates, rules, {
@@ -133,7 +133,7 @@ export async function planRetention(
 /** Removes the manifests of those that go: announced first, and looked at once more for pins after that. */
 export async function removeManifests(
   { repository, onEvent, signal }: PruneOptions,
-  { snapshots, going }: RetentionPlan,
+  { snapshots, going, survey }: RetentionPlan,
 ): Promise<void> {
   const { store } = repository;
   const leaving = snapshots.filter(({ channel, sequence }) => going.has(snapshotName(channel, sequence)));
@@ -151,6 +151,9 @@ export async function removeManifests(
       continue;
     }
     await store.remove(repositoryKeys.manifest(channel, sequence), { signal });
+    // After the manifest: without it the snapshot would be out of its quarantine.
+    if (survey.get(snapshotName(channel, sequence))?.hasProof === true)
+      await store.remove(repositoryKeys.proof(channel, sequence), { signal });
     onEvent?.('prune.snapshot_removed', 'a snapshot that retention does not keep is removed', {
       channel,
       sequence,

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isChannel, repositoryKeys } from '@presync/format/paths';
 import { isPresyncError } from '@presync/runtime/errors';
+import { quarantineOf, readProof } from '../proof.ts';
 import { downloadIndex, type Repository, readLatest, resolveSnapshot, type Snapshot } from '../repository.ts';
 import { forEachConcurrent } from './concurrency.ts';
 import type { Fingerprints } from './fingerprints.ts';
@@ -14,6 +15,9 @@ export interface SurveyedSnapshot {
   /** The index, where there is one. */
   index: { key: string; size: number } | undefined;
   hasManifest: boolean;
+  hasProof: boolean;
+  /** True when it has not passed the proof that its writer set out to make. */
+  isQuarantined: boolean;
   /** Undefined without a manifest, or when it cannot be read: `problem` then says why. */
   manifest: Snapshot['manifest'] | undefined;
   problem: string | undefined;
@@ -33,7 +37,7 @@ export async function surveySnapshots(
   const found = new Map<string, SurveyedSnapshot>();
   for await (const { key, size } of repository.store.list(repositoryKeys.allSnapshots, { signal })) {
     const [, channel = '', number, kind] =
-      /^snapshots\/(.+)\/([1-9][0-9]{0,14})\/(index\.zst|manifest\.json)$/.exec(key) ?? [];
+      /^snapshots\/(.+)\/([1-9][0-9]{0,14})\/(index\.zst|manifest\.json|proof\.json)$/.exec(key) ?? [];
     if (number === undefined || !isChannel(channel)) continue;
     const sequence = Number(number);
     const name = snapshotName(channel, sequence);
@@ -42,18 +46,23 @@ export async function surveySnapshots(
       sequence,
       index: undefined,
       hasManifest: false,
+      hasProof: false,
+      isQuarantined: false,
       manifest: undefined,
       problem: undefined,
     };
     found.set(name, entry);
     if (kind === 'index.zst') entry.index = { key, size };
+    else if (kind === 'proof.json') entry.hasProof = true;
     else entry.hasManifest = true;
   }
   const unread: SurveyedSnapshot[] = [];
   for (const [name, entry] of found) {
     const before = known.get(name);
-    if (before?.manifest !== undefined) entry.manifest = before.manifest;
-    else if (entry.hasManifest) unread.push(entry);
+    if (before?.manifest !== undefined) {
+      entry.manifest = before.manifest;
+      entry.isQuarantined = before.isQuarantined;
+    } else if (entry.hasManifest) unread.push(entry);
   }
   await forEachConcurrent(unread, { concurrency, signal }, async (entry, abort) => {
     try {
@@ -65,6 +74,9 @@ export async function surveySnapshots(
         allowExpired: true,
         signal: abort,
       });
+      if (entry.hasProof)
+        entry.isQuarantined =
+          quarantineOf(await readProof(repository, { channel, sequence, signal: abort }), resolved) !== undefined;
       entry.manifest = resolved.manifest;
     } catch (error) {
       if (isPresyncError(error, 'SNAPSHOT_NOT_FOUND')) entry.hasManifest = false;
