@@ -190,23 +190,11 @@ async function configure(machine: Machine, schedule: string): Promise<void> {
   };
   await writeConfig(machine, config);
   await machine.ok('presync', 'config', 'check', 'snapshotter');
-  if (!existsSync(NOTIFIES)) await withoutNotify(machine);
 }
 
 /** JSON is YAML too. */
 async function writeConfig(machine: Machine, config: object): Promise<void> {
   await writeFile(join(machine.root, 'etc/presync/presync.yaml'), `${JSON.stringify(config, null, 2)}\n`);
-}
-
-/** The module by which the daemon tells systemd how it fares. */
-const NOTIFIES = join(import.meta.dirname, '../../packages/runtime/src/service-notify.ts');
-
-/** For a daemon that does not tell systemd anything yet, the unit must not wait for it. */
-async function withoutNotify(machine: Machine): Promise<void> {
-  const folder = join(machine.root, `etc/systemd/system/${PRESYNC}.d`);
-  await mkdir(folder, { recursive: true });
-  await writeFile(join(folder, 'silent.conf'), '[Service]\nType=exec\nWatchdogSec=0\n');
-  await machine.ok('systemctl', 'daemon-reload');
 }
 
 function describe(
