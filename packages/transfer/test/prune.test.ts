@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { isPresyncError } from '@presync/runtime/errors';
+import { isPresyncError, PresyncError } from '@presync/runtime/errors';
 import { createMemoryStore } from '@presync/store/memory';
 import type { ObjectStore } from '@presync/store/object-store';
 import type { Clock } from '../src/clock.ts';
@@ -116,6 +116,7 @@ describe('prune', () => {
     assert.deepEqual(await keys('snapshots/'), [
       'snapshots/test/rocksdb/2/index.zst',
       'snapshots/test/rocksdb/2/manifest.json',
+      'snapshots/test/rocksdb/2/proof.json',
     ]);
 
     clock.advance(HOUR);
@@ -142,7 +143,7 @@ describe('prune', () => {
     const { found, removed, waiting } = await prune({ wait: true });
     assert.deepEqual(removed, found);
     assert.deepEqual(waiting, []);
-    assert.equal((await keys('snapshots/')).length, 2);
+    assert.equal((await keys('snapshots/')).length, 3);
   });
 
   it('changes nothing in a dry run, and says what would go', async (t) => {
@@ -158,6 +159,48 @@ describe('prune', () => {
     assert.deepEqual(dry, wet);
     clock.advance(HOUR);
     assert.deepEqual((await prune({ dryRun: true })).removed, wet.found);
+  });
+
+  it('lets what is in quarantine take no place, and takes its proof away after its manifest', async (t) => {
+    const { world, store, clock, take, prune, keys } = await createScene(t);
+    await take();
+    clock.advance(HOUR);
+    const failing = {
+      checks: ['restore'],
+      run: async () => {
+        throw new PresyncError('PROOF_FAILED', 'it does not open', { hint: 'look at the node' });
+      },
+    };
+    await assert.rejects(world.snapshot({ clock, proof: failing }), (error) =>
+      isPresyncError(error, 'PROOF_FAILED'),
+    );
+    clock.advance(HOUR);
+    await take();
+    clock.advance(HOUR);
+    const { snapshots } = await prune({ keep: { last: 2 }, dryRun: true });
+    assert.deepEqual(
+      snapshots.map(({ sequence, kept }) => [sequence, kept]),
+      [
+        [1, ['last']],
+        [2, ['last']],
+        [3, ['newest', 'last']],
+      ],
+    );
+    const order: string[] = [];
+    const watched: ObjectStore = {
+      ...store,
+      remove: (key, options) => {
+        order.push(key);
+        return store.remove(key, options);
+      },
+    };
+    await prune({ repository: { ...world.repository, store: watched } });
+    const ofSecond = order.filter((key) => key.startsWith('snapshots/test/rocksdb/2/'));
+    assert.deepEqual(ofSecond, [
+      'snapshots/test/rocksdb/2/manifest.json',
+      'snapshots/test/rocksdb/2/proof.json',
+    ]);
+    assert.deepEqual(await keys('snapshots/test/rocksdb/2/'), ['snapshots/test/rocksdb/2/index.zst']);
   });
 
   it('never touches the newest, what is newer, what is young, and what is pinned', async (t) => {
