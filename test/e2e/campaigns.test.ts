@@ -72,7 +72,7 @@ describe('campaigns, in short', () => {
       log: () => {},
     });
     assert.deepEqual(report.violations, []);
-    assert.equal(report.worlds, 100);
+    assert.equal(report.worlds, 60);
     assert.ok(
       report.snapshots > 300 && report.reads > 100 && report.removedChunks > 50,
       JSON.stringify(report),

@@ -291,8 +291,10 @@ describe('prune', () => {
     assert.deepEqual(await keys('snapshots/'), [
       index,
       index.replace('index.zst', 'manifest.json'),
+      index.replace('index.zst', 'proof.json'),
       index.replace('/1/', '/3/'),
       index.replace('/1/', '/3/').replace('index.zst', 'manifest.json'),
+      index.replace('/1/', '/3/').replace('index.zst', 'proof.json'),
       index.replace('/1/', '/4/'),
     ]);
   });
