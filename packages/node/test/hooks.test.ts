@@ -74,8 +74,9 @@ describe('pausing by hooks', there, () => {
     return {
       settings: {
         strategy: 'hooks',
-        hookBefore: `kill -STOP ${pid}; until grep -q '^State:.T' /proc/${pid}/status; do sleep 0.01; done`,
-        hookAfter: `kill -CONT ${pid}; while grep -q '^State:.T' /proc/${pid}/status; do sleep 0.01; done`,
+        // Each thread stops in its own time.
+        hookBefore: `kill -STOP ${pid}; while grep -L '^State:.T' /proc/${pid}/task/*/status | grep -q .; do sleep 0.01; done`,
+        hookAfter: `kill -CONT ${pid}; while grep -q '^State:.T' /proc/${pid}/task/*/status; do sleep 0.01; done`,
         hookTimeoutMs: 60_000,
       },
       isHeld: () => isStopped(pid),
