@@ -35,6 +35,9 @@ need man man-db
 need zsh zsh
 need fish fish
 need objdump binutils
+need ip iproute2
+need python3 python3
+need curl curl
 
 if ((${#missing[@]} > 0)); then
   if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null 2>&1; then
