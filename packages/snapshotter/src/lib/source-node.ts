@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { ManifestPart } from '@presync/format/manifest';
 import {
   type DatabaseFile,
@@ -11,29 +10,20 @@ import {
 import { type DatabaseHolder, databaseHolder } from '@presync/node/locks';
 import {
   createPauser,
-  type Pauser,
   type PauserOptions,
   type PauseSettings,
   recoverPauses,
   watchBlocksAdvance,
-  withPause,
 } from '@presync/node/pause';
-import { connectNode, type NodeRpc } from '@presync/node/rpc';
-import {
-  type FrozenView,
-  openCopy,
-  type PreparedView,
-  prepareView,
-  removeStaleViews,
-} from '@presync/node/view';
+import { connectNode } from '@presync/node/rpc';
+import { type FrozenView, removeStaleViews } from '@presync/node/view';
 import { messageOf, PresyncError } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
 import type { SnapshotDescription } from '@presync/transfer/snapshot';
 import type { SourceFile } from '@presync/transfer/source';
-import { delay } from './delay.ts';
 import { nodePruning } from './node-arguments.ts';
-import { type ChainFacts, type GateSettings, passGates } from './pass-gates.ts';
-import { lockPause } from './pause-lock.ts';
+import { type GateSettings, passGates } from './pass-gates.ts';
+import { isCopied, takeViews, type ViewContext, viewDirOf } from './take-views.ts';
 
 /** The parts of a snapshot's work, in their order. */
 export type SnapshotPhase =
@@ -206,12 +196,6 @@ export async function openSource(options: SourceNodeOptions, layouts: SourceData
   }
 }
 
-/** Where the view of a database is made: a database that lies in another one's folder has its views beside that. */
-function viewDirOf(layout: DatabaseLayout, { viewDir }: SourceNodeOptions): string | undefined {
-  if (viewDir !== undefined || !/^(?:relay-)?parachains$/.test(layout.role ?? '')) return viewDir;
-  return join(layout.dir, layout.backend === 'rocksdb' ? '../../..' : '..', '.presync');
-}
-
 /** One pause holds one process still, so all databases must be its own. */
 async function assertSameHolder(
   main: DatabaseLayout,
@@ -231,15 +215,8 @@ async function assertSameHolder(
   );
 }
 
-interface Context {
-  options: SourceNodeOptions;
-  layouts: SourceDatabases;
+interface Context extends ViewContext {
   holder: DatabaseHolder | undefined;
-  pauser: Pauser;
-  rpc: NodeRpc | undefined;
-  facts: ChainFacts;
-  /** When the anchor was seen to be final, by the monotonic clock. */
-  finalSince: number;
   /** Fires when nobody wants to know any more how the node goes on. */
   closed: AbortSignal;
 }
@@ -330,83 +307,6 @@ async function freeze(context: Context): Promise<FrozenDatabase> {
 
 async function releaseAll(views: readonly FrozenView[]): Promise<void> {
   for (const view of views) await view.release();
-}
-
-/** One view of each database, in their order, all of one pause. */
-async function takeViews({ options, layouts, pauser, rpc, facts, finalSince }: Context): Promise<{
-  views: FrozenView[];
-  seconds: number;
-  head: { number: number; hash: string } | null;
-}> {
-  const { signal, log } = options;
-  options.onPhase?.('prepare');
-  const prepared: PreparedView[] = [];
-  try {
-    for (const layout of isCopied(options.pause) ? [] : layouts)
-      prepared.push(
-        await prepareView({
-          layout,
-          viewDir: viewDirOf(layout, options),
-          onProgress: () => options.onMove?.(),
-          signal,
-        }),
-      );
-    // What the node has only in memory is not in the copy; a block that is final for a while has long been written.
-    options.onPhase?.('anchor');
-    if (facts.anchor !== null) await delay(options.anchorAgeMs - (performance.now() - finalSince), signal);
-    options.onPhase?.('pause');
-    const lock = await lockPause(layouts[0], { log, signal });
-    try {
-      const head = rpc === undefined ? null : await rpc.best();
-      const { views, seconds } = isCopied(options.pause)
-        ? await openCopied(pauser, layouts[0], signal)
-        : await freezeAll(pauser, prepared, signal);
-      for (const [index, view] of views.entries()) {
-        log.info('view.frozen', 'the view is frozen, the node runs', {
-          seconds,
-          database: layouts[index]?.archivePrefix,
-          files: view.files.length,
-          copiedBytes: view.bytesCopiedInPause,
-          ...view.methods,
-        });
-      }
-      return { views, seconds, head };
-    } finally {
-      await lock.release();
-    }
-  } catch (error) {
-    for (const view of prepared) await view.discard();
-    throw error;
-  }
-}
-
-/** True where hooks leave a copy: that is the view. */
-function isCopied({ strategy, hookView }: PauseSettings): boolean {
-  return strategy === 'hooks' && hookView !== undefined;
-}
-
-async function openCopied(
-  pauser: Pauser,
-  layout: DatabaseLayout,
-  signal: AbortSignal,
-): Promise<{ views: FrozenView[]; seconds: number }> {
-  const { result, seconds, release } = await withPause(pauser, { signal }, ({ copy, signal: budget }) =>
-    openCopy(layout, copy ?? layout.basePath, { signal: budget }),
-  );
-  return { views: [{ ...result, release }], seconds };
-}
-
-async function freezeAll(
-  pauser: Pauser,
-  prepared: readonly PreparedView[],
-  signal: AbortSignal,
-): Promise<{ views: FrozenView[]; seconds: number }> {
-  const { result: views, seconds } = await withPause(pauser, { signal }, async (budget) => {
-    const frozen: FrozenView[] = [];
-    for (const view of prepared) frozen.push(await view.freeze({ signal: budget.signal }));
-    return frozen;
-  });
-  return { views, seconds };
 }
 
 /** Watches, beside the work, that the node goes on after the pause. A node that does not is reported; the view is good all the same. */
