@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import {
   appendFileSync,
   existsSync,
@@ -16,6 +17,7 @@ import { isPresyncError } from '@presync/runtime/errors';
 import { needs } from '../../../test/support/needs.ts';
 import { unpackFixture } from '../../../test/support/real-node.ts';
 import { findDatabase } from '../src/layout.ts';
+import { createHooksHold } from '../src/lib/hooks-hold.ts';
 import { createPauser, type PauserOptions, recoverPauses, withPause } from '../src/pause.ts';
 import { openCopy } from '../src/view.ts';
 import { hasFileSystem, makeFileSystem } from './support/filesystems.ts';
@@ -196,6 +198,28 @@ describe('hooks that leave a copy', there, () => {
     await new Promise((done) => child.stdout?.once('data', done));
     child.kill('SIGKILL');
     await until('after has run', () => lines().includes('after'));
+  });
+
+  test('an emergency that comes when all is over does nothing, and leaves nothing', async () => {
+    const { emergency } = createHooksHold({
+      ...{
+        kind: 'hooks',
+        before: 'true',
+        after: note('after'),
+        timeoutMs: 60_000,
+        view: null,
+        databases: [],
+      },
+      ...{ id: randomUUID(), stateDir: dir },
+    });
+    const script = `f() {\n${emergency.script}\n}\nf "$@"`;
+    const { status } = spawnSync('sh', ['-c', script, 'sh', ...emergency.args]);
+    assert.equal(status, 0);
+    assert.deepEqual(lines(), []);
+    assert.deepEqual(
+      readdirSync(dir).filter((name) => name.startsWith('hook-')),
+      [],
+    );
   });
 
   test('a copy that somebody else has taken away spoils what was read of it', async () => {

@@ -37,7 +37,9 @@ code=$?
 if [ "$code" = ${LOCKED_OUT} ]; then
   sh -c "$once" presync-hook "$3" "$4" "$5" "$6"
   code=$?
-fi`;
+fi
+# Who comes after the intent has gone has made the lock file anew.
+[ -e "$4" ] || [ -e "$4${DEADMAN_SUFFIX}" ] || rm -f "$1"`;
 
 /** Commands of the user's, before and after. */
 export function createHooksHold(

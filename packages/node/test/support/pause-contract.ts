@@ -133,6 +133,7 @@ export function testPauseContract(start: () => Promise<PauseScene>, canBeLetGo =
       assert.ok(given.isHeld());
       presync.kill('SIGKILL');
       await until('the node runs', () => given.isRunning() && !given.isHeld());
+      await until('the deadman is gone', () => deadmenOf(given.stateDir).length === 0);
     });
   });
 
