@@ -1,8 +1,9 @@
 import { repositoryKeys } from '@presync/format/paths';
 import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import type { ObjectStore } from '@presync/store/object-store';
 import { type Clock, createClock } from '../clock.ts';
 import type { OnEvent } from '../events.ts';
-import type { Repository, Snapshot } from '../repository.ts';
+import { openRepository, type Repository, type Snapshot } from '../repository.ts';
 import { type Lease, takeLease } from './lease.ts';
 
 export interface HoldOptions {
@@ -25,7 +26,7 @@ export async function holdSnapshot({
   signal,
 }: HoldOptions): Promise<Lease | undefined> {
   const { channel, sequence } = snapshot.manifest;
-  const store = [repository.store, ...repository.mirrors].find(({ traits }) => traits.writable);
+  const store = await writableStore(repository, signal);
   if (store === undefined) return undefined;
   let lease: Lease;
   try {
@@ -52,5 +53,24 @@ export async function holdSnapshot({
   } catch (error) {
     await lease.drop();
     throw error;
+  }
+}
+
+/** The first that can be written and holds this very repository: a mirror may hold another one, in which nobody waits for the lease. */
+async function writableStore(repository: Repository, signal: AbortSignal): Promise<ObjectStore | undefined> {
+  for (const store of [repository.store, ...repository.mirrors]) {
+    if (!store.traits.writable) continue;
+    if (store === repository.store || (await idOf(store, signal)) === repository.id) return store;
+  }
+  return undefined;
+}
+
+async function idOf(store: ObjectStore, signal: AbortSignal): Promise<string | undefined> {
+  try {
+    return (await openRepository(store, { signal })).id;
+  } catch (error) {
+    throwIfAborted(signal);
+    if (!isPresyncError(error)) throw error;
+    return undefined;
   }
 }

@@ -76,7 +76,8 @@ export async function surveySnapshots(
       });
       if (entry.hasProof)
         entry.isQuarantined =
-          quarantineOf(await readProof(repository, { channel, sequence, signal: abort }), resolved) !== undefined;
+          quarantineOf(await readProof(repository, { channel, sequence, signal: abort }), resolved) !==
+          undefined;
       entry.manifest = resolved.manifest;
     } catch (error) {
       if (isPresyncError(error, 'SNAPSHOT_NOT_FOUND')) entry.hasManifest = false;
