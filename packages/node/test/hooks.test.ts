@@ -222,6 +222,19 @@ describe('hooks that leave a copy', there, () => {
     );
   });
 
+  test('what a presync that was killed at the very end has left is swept away, and nothing that is in use', async () => {
+    const paused = await pauserOf().pause({ signal });
+    const left = randomUUID();
+    for (const ending of ['lock', 'done']) writeFileSync(join(stateDir, `hook-${left}.${ending}`), '');
+    assert.deepEqual(await recoverPauses({ stateDir, signal }), []);
+    const names = readdirSync(stateDir).filter((name) => name.startsWith('hook-'));
+    assert.equal(names.length, 1, names.join());
+    assert.ok(!names[0]?.includes(left));
+    await paused.resume();
+    await paused.release();
+    assert.deepEqual(readdirSync(stateDir), []);
+  });
+
   test('a copy that somebody else has taken away spoils what was read of it', async () => {
     const { release } = await withPause(
       pauserOf({ hookView: join(dir, 'copy') }),

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ioError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { errnoOf, ioError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { DEADMAN_SUFFIX } from './deadman.ts';
 import type { Hold, OnOutput, ReleaseOutcome } from './hold.ts';
 import { intentPathOf } from './intent.ts';
@@ -115,6 +115,25 @@ export function createHooksHold(
       }
     },
   };
+}
+
+/** Removes what hooks have left of whom no intent is there any more: presync may be killed between the two. */
+export async function sweepHookFiles(stateDir: string): Promise<void> {
+  // An intent is written before such a file, so that the files are listed first.
+  const found = await readdir(stateDir).catch((error: unknown) => {
+    if (errnoOf(error) === 'ENOENT') return [];
+    throw ioError(error, 'list', stateDir);
+  });
+  for (const name of found) {
+    const id = /^hook-([0-9a-f-]{36})\.(?:lock|done)$/.exec(name)?.[1];
+    if (id === undefined) continue;
+    const intent = intentPathOf(stateDir, id);
+    if (existsSync(intent) || existsSync(`${intent}${DEADMAN_SUFFIX}`)) continue;
+    const path = join(stateDir, name);
+    await rm(path, { force: true }).catch((error: unknown) => {
+      throw ioError(error, 'remove', path);
+    });
+  }
 }
 
 /** All that a hook is given, so that it finds the same when the deadman runs it. */

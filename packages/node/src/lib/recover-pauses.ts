@@ -1,6 +1,7 @@
 import { throwIfAborted } from '@presync/runtime/errors';
 import type { OnOutput, ReleaseOutcome } from './hold.ts';
 import { holdOf } from './hold-of.ts';
+import { sweepHookFiles } from './hooks-hold.ts';
 import { currentBootId, listIntents, removeIntent } from './intent.ts';
 import { describeTarget, endsWithBoot } from './pause-target.ts';
 import { isAlive } from './proc.ts';
@@ -59,6 +60,7 @@ export async function recoverPauses(options: {
     const node = intent === undefined ? undefined : describeTarget(intent.target);
     recovered.push({ intentPath: path, node, outcome, byDeadman });
   }
+  await sweepHookFiles(options.stateDir);
   if (failures.length > 0) throw failures[0];
   return recovered;
 }
