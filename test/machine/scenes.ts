@@ -63,7 +63,7 @@ function killed(
   name: string,
   unit: string,
   which: (pid: number) => boolean,
-  more: Pick<Scene, 'reason' | 'nodeSurvives'>,
+  more: Pick<Scene, 'reason' | 'nodeSurvives' | 'mayPass'>,
 ): Scene {
   return {
     name,
@@ -90,8 +90,9 @@ export const SCENES: readonly Scene[] = [
   killed('the daemon is killed in the pause', PRESYNC, isPresync, KILLED),
   killed('everything of the daemon is killed in the pause', PRESYNC, () => true, KILLED),
   killed('the node is killed in the pause', NODE, () => true, {
-    // Until it answers again.
-    reason: { codes: /^NODE_/ },
+    // Until it answers again, which may be before the next run; and the pause may have ended just before the blow.
+    reason: { codes: /^(NODE_|GATE_SHUT$)/ },
+    mayPass: true,
     nodeSurvives: false,
   }),
   {
