@@ -1,5 +1,4 @@
 import { mkdir } from 'node:fs/promises';
-import { recoverPauses } from '@presync/node/pause';
 import { ioError, isPresyncError, messageOf } from '@presync/runtime/errors';
 import { type AdminServer, startAdminServer } from '@presync/runtime/http';
 import { acquireLock } from '@presync/runtime/lock';
@@ -16,6 +15,7 @@ import { createJitter } from './lib/jitter.ts';
 import { measureDisks } from './lib/measure-disks.ts';
 import { createRunObserver, recallRuns } from './lib/observe.ts';
 import { readiness } from './lib/readiness.ts';
+import { recoverNode } from './lib/recover-node.ts';
 import { createRunner, type Heartbeat, type Runner } from './lib/runner.ts';
 import { assertSchedules, lastDue, startTimetable, type Timetable } from './lib/timetable.ts';
 import { startWatchdog } from './lib/watchdog.ts';
@@ -86,12 +86,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       locks.defer(() => lock.release());
     }
     // A node that an earlier self left paused must not wait for the schedule.
-    const onOutput = (line: string): void => log.info('hook.output', line);
-    for (const recovered of await recoverPauses({ stateDir, onOutput, signal })) {
-      log.warn('pause.recovered', 'an earlier presync had left an intent to pause; the node runs', {
-        ...recovered,
-      });
-    }
+    await recoverNode({ stateDir, log, signal });
     const history = await openHistory(stateDir);
     locks.defer(() => history.close());
     if (history.unreadable > 0) {

@@ -14,7 +14,17 @@ import { countChunks, MAX_VIEW_CHUNKS, type Offer, type OfferOptions, offerView 
 import { downloadIndex, openRepository, resolveSnapshot } from '../src/repository.ts';
 import { restoreSnapshot } from '../src/restore.ts';
 import { verifyRepository } from '../src/verify-repository.ts';
-import { CHANNEL, NEVER, PART, readTree, sampleTree, scratch, sourceFiles, writeTree } from './support.ts';
+import {
+  CHANNEL,
+  describeParts,
+  NEVER,
+  PART,
+  readTree,
+  sampleTree,
+  scratch,
+  sourceFiles,
+  writeTree,
+} from './support.ts';
 
 const CHUNK_SIZE = 64 * 1024;
 
@@ -47,27 +57,9 @@ async function scene(t: Parameters<typeof scratch>[0]): Promise<Scene> {
         channel: CHANNEL,
         files: await sourceFiles(view),
         databaseIdentity: 'c0ffee',
-        describe: {
-          expires: null,
-          chain: {
-            specId: 'test',
-            name: null,
-            genesisHash: `0x${'11'.repeat(32)}`,
-            anchor: null,
-            head: null,
-            blockTimeMs: null,
-          },
-          node: {
-            implementation: null,
-            version: null,
-            statePruning: null,
-            blocksPruning: null,
-            parts: [
-              { role: 'main', backend: 'rocksdb', path: PART, databaseVersion: '4', identity: 'c0ffee' },
-            ],
-          },
-          pause: { strategy: 'none', seconds: 0 },
-        },
+        describe: describeParts([
+          { role: 'main', backend: 'rocksdb', path: PART, databaseVersion: '4', identity: 'c0ffee' },
+        ]),
         keys: [key],
         chunkSize: CHUNK_SIZE,
         sequence: 1_700_000_000,

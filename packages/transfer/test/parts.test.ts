@@ -15,6 +15,7 @@ import { type ExistingPolicy, type RestoreResult, restoreSnapshot } from '../src
 import {
   CHANNEL,
   createWorld,
+  describeParts,
   NEVER,
   PART,
   sampleTree,
@@ -52,25 +53,7 @@ async function take(world: World, dir: string, trees: Trees): Promise<Snapshot> 
   }
   const { manifest } = await world.snapshot({
     files,
-    describe: {
-      expires: null,
-      chain: {
-        specId: 'test',
-        name: null,
-        genesisHash: `0x${'11'.repeat(32)}`,
-        anchor: null,
-        head: null,
-        blockTimeMs: null,
-      },
-      node: {
-        implementation: null,
-        version: null,
-        statePruning: null,
-        blocksPruning: null,
-        parts: [part('main', PART), part('relay', RELAY), part('relay-parachains', NESTED)],
-      },
-      pause: { strategy: 'none', seconds: 0 },
-    },
+    describe: describeParts([part('main', PART), part('relay', RELAY), part('relay-parachains', NESTED)]),
   });
   return resolveSnapshot(world.repository, {
     channel: CHANNEL,

@@ -3,10 +3,10 @@ import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presyn
 import type { Paused, Pauser } from '../pause.ts';
 import { type Deadman, startDeadman } from './deadman.ts';
 import type { Hold, OnOutput } from './hold.ts';
-import { holdOf } from './hold-of.ts';
-import { currentBootId, listIntents, type PauseIntent, removeIntent, writeIntent } from './intent.ts';
-import { describeTarget, endsWithBoot, isSameTarget } from './pause-target.ts';
-import { isAlive, ownProcess } from './proc.ts';
+import { currentBootId, listIntents, removeIntent, writeIntent } from './intent.ts';
+import { describeTarget, isSameTarget } from './pause-target.ts';
+import { ownProcess } from './proc.ts';
+import { isOwned, settleIntent } from './settle-intent.ts';
 
 export interface HoldPauserOptions {
   stateDir: string;
@@ -149,16 +149,8 @@ async function settleEarlierPauses(
         { hint: 'wait until it has finished', retryable: true },
       );
     }
-    const hold = holdOf(intent.target, { onOutput });
-    if (intent.bootId === bootId || !endsWithBoot(intent.target)) await hold.release();
-    await removeIntent(path);
-    await hold.cleanUp?.();
+    await settleIntent({ path, intent }, bootId, { onOutput });
   }
-}
-
-/** Whether the presync that wrote the intent still lives. */
-function isOwned({ owner, bootId }: PauseIntent, currentBoot: string): boolean {
-  return bootId === currentBoot && isAlive(owner);
 }
 
 function once<T>(work: () => Promise<T>): () => Promise<T> {

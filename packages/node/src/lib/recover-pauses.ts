@@ -1,10 +1,9 @@
 import { throwIfAborted } from '@presync/runtime/errors';
 import type { OnOutput, ReleaseOutcome } from './hold.ts';
-import { holdOf } from './hold-of.ts';
 import { sweepHookFiles } from './hooks-hold.ts';
 import { currentBootId, listIntents, removeIntent } from './intent.ts';
-import { describeTarget, endsWithBoot } from './pause-target.ts';
-import { isAlive } from './proc.ts';
+import { describeTarget } from './pause-target.ts';
+import { isOwned, settleIntent } from './settle-intent.ts';
 
 /** A pause that an earlier presync left behind. */
 export interface RecoveredPause {
@@ -40,18 +39,11 @@ export async function recoverPauses(options: {
   const failures: unknown[] = [];
   for (const { path, intent, byDeadman } of await listIntents(options.stateDir)) {
     throwIfAborted(options.signal);
-    const sameBoot = intent?.bootId === bootId;
-    if (intent !== undefined && sameBoot && isAlive(intent.owner)) continue;
+    if (intent !== undefined && isOwned(intent, bootId)) continue;
     let outcome: RecoveredPause['outcome'] = 'unreadable';
     try {
-      if (intent !== undefined) {
-        const hold = holdOf(intent.target, options);
-        outcome = sameBoot || !endsWithBoot(intent.target) ? await hold.release() : 'gone';
-        await removeIntent(path);
-        await hold.cleanUp?.();
-      } else {
-        await removeIntent(path);
-      }
+      if (intent === undefined) await removeIntent(path);
+      else outcome = await settleIntent({ path, intent }, bootId, options);
     } catch (error) {
       // The other nodes must come back as well.
       failures.push(error);

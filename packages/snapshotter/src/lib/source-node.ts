@@ -12,7 +12,6 @@ import {
   createPauser,
   type PauserOptions,
   type PauseSettings,
-  recoverPauses,
   watchBlocksAdvance,
 } from '@presync/node/pause';
 import { connectNode } from '@presync/node/rpc';
@@ -23,6 +22,7 @@ import type { SnapshotDescription } from '@presync/transfer/snapshot';
 import type { SourceFile } from '@presync/transfer/source';
 import { nodePruning } from './node-arguments.ts';
 import { type GateSettings, passGates } from './pass-gates.ts';
+import { recoverNode } from './recover-node.ts';
 import { isCopied, takeViews, type ViewContext, viewDirOf } from './take-views.ts';
 
 /** The parts of a snapshot's work, in their order. */
@@ -119,12 +119,7 @@ export async function findSource({
   log,
   signal,
 }: SourceNodeOptions): Promise<SourceDatabases> {
-  const onOutput = (line: string): void => log.info('hook.output', line);
-  for (const recovered of await recoverPauses({ stateDir, onOutput, signal })) {
-    log.warn('pause.recovered', 'an earlier presync had left the node paused; it runs again', {
-      ...recovered,
-    });
-  }
+  await recoverNode({ stateDir, log, signal });
   const place = { basePath, chainId: chain, backend, signal };
   if (databases !== 'all' && relayBasePath !== undefined) {
     throw new PresyncError(
