@@ -83,6 +83,7 @@ export async function composeRestore(
     relayBasePath: config.relayBasePath,
     existing: config.existing,
     owner: config.owner,
+    sealedFile: config.sealedFile === 'none' ? undefined : config.sealedFile,
     concurrency: config.concurrency,
     dryRun: config.dryRun,
     progress: parts.progress,

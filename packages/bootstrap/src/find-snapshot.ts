@@ -138,6 +138,18 @@ export async function onlyChannel(repository: Repository, signal: AbortSignal): 
   return first;
 }
 
+/** True for a snapshot of the chain and with the backend that are demanded. */
+export function isFit(
+  { chain, node }: Manifest,
+  wanted: Pick<FindSnapshotOptions, 'chain' | 'backend' | 'genesisHash'>,
+): boolean {
+  return (
+    chain.specId === (wanted.chain ?? chain.specId) &&
+    chain.genesisHash === (wanted.genesisHash ?? chain.genesisHash) &&
+    node.parts.every(({ role, backend }) => role !== 'main' || backend === (wanted.backend ?? backend))
+  );
+}
+
 /** Checks the snapshot against what this machine is for. */
 function assertFits(manifest: Manifest, options: FindSnapshotOptions): void {
   const name = `snapshot ${manifest.channel}#${manifest.sequence}`;

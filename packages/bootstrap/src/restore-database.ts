@@ -4,11 +4,13 @@ import type { SourceReport } from '@presync/store/sources';
 import { assertDatabaseFile } from '@presync/transfer/database-file';
 import { makeFolders } from '@presync/transfer/made-folders';
 import { partTargets, placeOf } from '@presync/transfer/part-targets';
-import type { Snapshot } from '@presync/transfer/repository';
 import { type RestoreResult, restoreSnapshot } from '@presync/transfer/restore';
+import { type Restored, readRestored, recordRestored } from '@presync/transfer/restored';
 import { recordSeen } from '@presync/transfer/seen';
-import { type FindSnapshotOptions, findSnapshot } from './find-snapshot.ts';
+import { type FindSnapshotOptions, findSnapshot, isFit } from './find-snapshot.ts';
+import { createSeal } from './lib/seal.ts';
 import { assertTarget, isWhole } from './lib/target.ts';
+import type { Phase } from './lib/timeline.ts';
 
 export interface RestoreDatabaseOptions extends FindSnapshotOptions {
   basePath: string;
@@ -20,11 +22,16 @@ export interface RestoreDatabaseOptions extends FindSnapshotOptions {
   concurrency?: number | undefined;
   /** Check everything, and write nothing. */
   dryRun?: boolean | undefined;
+  /** The file that says that the database is whole: taken away before anything is changed, and put back afterwards. */
+  sealedFile?: string | undefined;
+  /** Called when a step of the work begins. */
+  onPhase?: ((phase: Phase) => void) | undefined;
   progress: ProgressSink;
 }
 
 export interface RestoreDatabaseResult {
-  snapshot: Snapshot;
+  /** What the database is, or would be. */
+  snapshot: Restored;
   /** Absent when nothing was restored: a dry run, or a database that was kept. */
   restored?: RestoreResult | undefined;
   kept: boolean;
@@ -36,28 +43,37 @@ export interface RestoreDatabaseResult {
 
 /**
  * Resolves, verifies and checks a snapshot against this machine, and restores it. Every refusal comes before anything is written. One restore at a time
- * for a base path (LOCKED).
+ * for a base path (LOCKED). A whole database that presync has restored and that is to be kept needs no store.
  */
 export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<RestoreDatabaseResult> {
-  const { signal, stateDir, basePath, from } = options;
+  const { signal, stateDir, basePath, from, onPhase = () => {} } = options;
+  onPhase('resolve');
+  const kept = await findKept(options);
+  if (kept !== undefined) return kept;
   const { repository, channel, snapshot } = await findSnapshot(options);
   const subject = { stateDir, repositoryId: repository.id, channel };
   const { manifest } = snapshot;
   const targets = partTargets(manifest, options).map(({ target }) => target);
   const parts = manifest.node.parts.map((part) => ({ ...part, ...placeOf(part, options) }));
+  onPhase('preflight');
   const assertTargets = async (): Promise<void> => {
     for (const part of parts) await assertTarget(part.basePath, part, signal);
   };
+  if (options.existing === 'keep' && (await isWhole(parts)))
+    return { snapshot, kept: true, targets, sources: [] };
   await assertTargets();
-  const keep = options.existing === 'keep' && (await isWhole(parts));
-  if (keep || options.dryRun === true) return { snapshot, kept: keep, targets, sources: [] };
+  if (options.dryRun === true) return { snapshot, kept: false, targets, sources: [] };
   const folders = await makeFolders(basePath, options.owner);
   const { relayBasePath } = options;
   const lock = await acquireLock({ name: 'restore', dir: basePath, signal });
+  const seal = createSeal(options.sealedFile);
+  let before: string | undefined;
   let done = false;
   try {
     // Again, now that nobody else restores here.
     await assertTargets();
+    before = await seal.break();
+    await recordRestored(options, snapshot);
     options.progress.start({
       label: `Restore of ${channel}#${manifest.sequence}`,
       total: manifest.totals.bytes,
@@ -73,10 +89,12 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
       concurrency: options.concurrency,
       onProgress: (bytes) => options.progress.advance(bytes),
       onEvent: (event, message, details) => options.log.info(event, message, details),
+      onPhase,
       signal,
     });
     options.progress.finish();
     await recordSeen(subject, { sequence: manifest.sequence, sha256: snapshot.sha256 }, { signal });
+    if (before !== undefined) await seal.set(sealOf(snapshot));
     const sources = from.sources.report();
     options.log.info('restore.done', 'the database is in place', {
       channel,
@@ -87,7 +105,30 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
     done = true;
     return { snapshot, restored, kept: false, targets, sources };
   } finally {
-    if (!done) await folders.undo();
+    if (!done) {
+      await folders.undo();
+      // What was there before was not touched.
+      if (before !== undefined && (await isWhole(parts))) await seal.set(before);
+    }
     await lock.release();
   }
+}
+
+/** What the seal says of the database. */
+export function sealOf({ manifest, sha256 }: Restored): string {
+  const { channel, sequence, chain } = manifest;
+  const sealed = new Date().toISOString();
+  return `${JSON.stringify({ channel, sequence, manifest: sha256, anchor: chain.anchor, sealed })}\n`;
+}
+
+/** The whole database that presync has put here and that is to be kept, if there is one. */
+async function findKept(options: RestoreDatabaseOptions): Promise<RestoreDatabaseResult | undefined> {
+  if (options.existing !== 'keep') return undefined;
+  const snapshot = await readRestored(options);
+  if (snapshot === undefined || !isFit(snapshot.manifest, options)) return undefined;
+  const { manifest } = snapshot;
+  const parts = manifest.node.parts.map((part) => ({ ...part, ...placeOf(part, options) }));
+  if (!(await isWhole(parts))) return undefined;
+  const targets = partTargets(manifest, options).map(({ target }) => target);
+  return { snapshot, kept: true, targets, sources: [] };
 }

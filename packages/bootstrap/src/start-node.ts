@@ -1,30 +1,34 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
+import { startUnit, stopUnit } from '@presync/node/units';
 import { messageOf, PresyncError } from '@presync/runtime/errors';
+
+/** The node: a command that becomes a child, or a systemd unit. */
+export type StartHow = { command: readonly string[] } | { unit: string };
 
 /** A node that was started. */
 export interface StartedNode {
+  /** True when it ends with presync; a unit is left to systemd. */
+  readonly isChild: boolean;
   /** The process, where presync is its parent. */
   readonly pid: number | undefined;
-  /** Rejects with NODE_START_FAILED when the node ends; never resolves while it runs. For a unit it never settles. */
-  readonly ended: Promise<never>;
-  /** Waits for the node to end by itself, and gives its exit code. For a unit it resolves at once, with 0. */
-  wait(): Promise<number>;
-  /** Stops a node that presync started as its child: SIGTERM, and SIGKILL after a while. A unit is left to systemd. */
+  /** The exit code of a child, when it ends. Of a unit it never settles. */
+  readonly exit: Promise<number>;
+  /** Stops it and waits for its end. A child gets SIGTERM, and SIGKILL after a while. Nothing happens when it has ended. */
   stop(): Promise<void>;
 }
 
 /** How long a node may take to close its database after SIGTERM, milliseconds. */
 const STOP_TIMEOUT_MS = 60_000;
 
-/**
- * Starts the node's command as a child that shares this process's standard error (and its standard output too, which is moved
- * there: standard output is for results). NODE_START_FAILED when it cannot be started.
- */
-export async function startCommand(command: readonly string[]): Promise<StartedNode> {
-  const [program, ...args] = command;
+/** @throws NODE_START_FAILED */
+export function startNode(how: StartHow, { signal }: { signal: AbortSignal }): Promise<StartedNode> {
+  return 'unit' in how ? startAsUnit(how.unit, signal) : startAsChild(how.command);
+}
+
+/** It shares this process's standard error, and its standard output is moved there too: standard output is for results. */
+async function startAsChild([program, ...args]: readonly string[]): Promise<StartedNode> {
   if (program === undefined)
     throw new PresyncError('CONFIG_INVALID', 'the node command is empty', {
       hint: 'give it after --, as: presync bootstrap … -- polkadot --base-path …',
@@ -39,17 +43,10 @@ export async function startCommand(command: readonly string[]): Promise<StartedN
       hint: 'check the path of the node executable',
     });
   }
-  const ended = exit.then((code): never => {
-    throw new PresyncError('NODE_START_FAILED', `${program} ended with code ${code} before it was ready`, {
-      hint: 'read its output above',
-    });
-  });
-  // Whoever waits for readiness races against it; without a waiter it must not count as unhandled.
-  ended.catch(() => {});
   return {
+    isChild: true,
     pid: child.pid,
-    ended,
-    wait: () => exit,
+    exit,
     async stop() {
       if (child.exitCode !== null || child.signalCode !== null) return;
       child.kill('SIGTERM');
@@ -65,22 +62,19 @@ export async function startCommand(command: readonly string[]): Promise<StartedN
   };
 }
 
-async function exitOf(child: ChildProcess): Promise<number> {
+function exitOf(child: ChildProcess): Promise<number> {
   return new Promise((resolve) => {
     child.once('exit', (code, signal) => resolve(code ?? (signal === null ? 1 : 128)));
     child.once('error', () => resolve(127));
   });
 }
 
-/** Starts a systemd unit. */
-export async function startUnit(unit: string, { signal }: { signal: AbortSignal }): Promise<StartedNode> {
-  try {
-    await promisify(execFile)('systemctl', ['start', '--', unit], { signal });
-  } catch (error) {
-    throw new PresyncError('NODE_START_FAILED', `systemd did not start ${unit}: ${messageOf(error)}`, {
-      cause: error,
-      hint: `see "systemctl status ${unit}"`,
-    });
-  }
-  return { pid: undefined, ended: new Promise(() => {}), wait: async () => 0, stop: async () => {} };
+async function startAsUnit(unit: string, signal: AbortSignal): Promise<StartedNode> {
+  await startUnit(unit, { signal });
+  return {
+    isChild: false,
+    pid: undefined,
+    exit: new Promise(() => {}),
+    stop: () => stopUnit(unit, { timeoutMs: STOP_TIMEOUT_MS }),
+  };
 }

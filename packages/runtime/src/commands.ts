@@ -91,6 +91,7 @@ const RESTORE = [
   'maxAge',
   'existing',
   'owner',
+  'sealedFile',
   'report',
   'dryRun',
 ] as const;
@@ -143,6 +144,8 @@ export const COMMANDS = {
       ...RESTORE,
       'nodeCommand',
       'unit',
+      'until',
+      'drainTime',
       'rpc',
       'readyTimeout',
       'minPeers',

@@ -137,6 +137,7 @@ export const ERROR_CODES = {
   },
   NODE_NOT_READY: { exit: 8, meaning: 'The node did not become ready in time.' },
   NODE_WRONG_CHAIN: { exit: 8, meaning: 'The node that answers is on another chain than expected.' },
+  NODE_STOP_FAILED: { exit: 8, meaning: 'The node could not be stopped.' },
   NODE_START_FAILED: { exit: 8, meaning: 'The node command or unit could not be started, or ended early.' },
 
   // The lock: exit 9

@@ -31,6 +31,9 @@ export const EVENTS = {
   'node.ready': 'The node is ready.',
   'node.not_ready': 'The node is not ready, or did not become so in time.',
   'node.stop_failed': 'The node could not be stopped.',
+  'node.ended': 'The node, which is a child of presync, ended by itself.',
+  'node.draining': 'No new requests are to come; the node is stopped after its last ones.',
+  'node.drained': 'The node was stopped after its last requests.',
   'node.blocks_stalled': 'The node shows no new block since it was paused.',
   'pause.recovered': 'An earlier presync had left the node paused, or an intent to pause it; it runs again.',
   'hook.output': "A line that a user's own hook has written.",
@@ -91,6 +94,14 @@ export const EVENTS = {
   'offer.before_unusable': 'The last offer is of no help; everything is read.',
   'serve.started': 'The repository or database is offered.',
   'serve.open': 'Everybody who reaches the server may read.',
+
+  // The group of machines that an instance belongs to
+  'group.heartbeat_failed': 'The group was not told that the launch still goes on.',
+  'group.joined': 'The group knows that this instance may serve.',
+  'group.join_failed': 'The group was not told what became of the launch.',
+  'group.abandoned': 'The group knows that this instance is of no use.',
+  'group.notice': 'The cloud tells that this instance will, or may, go away.',
+  'group.leave_failed': 'The group was not told that the node has stopped.',
 
   // Keys and trust
   'keys.created': 'A private key was made.',

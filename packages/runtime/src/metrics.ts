@@ -257,6 +257,18 @@ export function createMetrics(register: Registry) {
         help: "Time from the agent's start until the node was ready.",
         registers,
       }),
+      phaseSeconds: new Gauge({
+        name: 'presync_bootstrap_phase_seconds',
+        help: 'Time that each step of the way to ready took.',
+        labelNames: ['phase'] as const,
+        registers,
+      }),
+      phase: new Gauge({
+        name: 'presync_bootstrap_phase',
+        help: '1 for what the agent does now.',
+        labelNames: ['phase'] as const,
+        registers,
+      }),
     },
   };
 }

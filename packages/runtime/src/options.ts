@@ -1,6 +1,7 @@
 import { accessSync, constants } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { AGENT_OPTIONS } from './lib/agent-options.ts';
 import { DAEMON_OPTIONS } from './lib/daemon-options.ts';
 import type { OptionDefinition } from './lib/option-definition.ts';
 import {
@@ -290,6 +291,7 @@ export const OPTIONS = {
     description: 'How long a started node may take until it is ready.',
     default: '30m',
   },
+  ...AGENT_OPTIONS,
   viewDir: {
     kind: text('DIR', 'the path of a folder'),
     description:

@@ -57,6 +57,8 @@ export interface RestoreOptions {
   concurrency?: number | undefined;
   onProgress?: ((bytes: number) => void) | undefined;
   onEvent?: OnEvent | undefined;
+  /** Called when a step begins: the lease is taken; the bytes come, are made durable and take their place. */
+  onPhase?: ((phase: 'lease' | 'restore') => void) | undefined;
   signal: AbortSignal;
 }
 
@@ -234,8 +236,10 @@ interface StagedFile {
 
 /** Fetches while a lease keeps collectors from removing what is fetched, where one can be had. */
 async function fetchHeld(...args: Parameters<typeof fetchAll>): ReturnType<typeof fetchAll> {
-  const [{ repository, snapshot, onEvent, signal }] = args;
+  const [{ repository, snapshot, onEvent, onPhase, signal }] = args;
+  onPhase?.('lease');
   const lease = await holdSnapshot({ repository, snapshot, onEvent, signal });
+  onPhase?.('restore');
   try {
     return await fetchAll(...args);
   } finally {

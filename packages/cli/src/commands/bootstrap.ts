@@ -1,42 +1,43 @@
-import { bootstrap as bringUp } from '@presync/bootstrap/bootstrap';
+import { type BootstrapResult, bootstrap as bringUp, type Sealed } from '@presync/bootstrap/bootstrap';
 import { composeRestore } from '@presync/bootstrap/compose';
+import type { AgentState } from '@presync/bootstrap/lib/serve-node';
+import type { StartHow } from '@presync/bootstrap/start-node';
+import type { CommandConfig } from '@presync/runtime/commands';
 import { isPresyncError, PresyncError } from '@presync/runtime/errors';
 import { startAdminServer } from '@presync/runtime/http';
 import { createMetrics, createRegistry } from '@presync/runtime/metrics';
+import { createServiceNotify } from '@presync/runtime/service-notify';
 import type { CommandHandler } from '../command.ts';
 import { writeReport } from '../lib/report.ts';
 import { restoreDocument } from './restore.ts';
 
 const DEFAULT_RPC = 'ws://127.0.0.1:9944';
 
-export const bootstrap: CommandHandler<'bootstrap'> = async ({
-  config,
-  args,
-  log,
-  progress,
-  signal,
-  stdout,
-  json,
-  version,
-}) => {
-  const command = args.length > 0 ? args : config.nodeCommand;
-  if (command !== undefined && config.unit !== undefined) {
-    throw new PresyncError('CONFIG_INVALID', 'both a node command and --unit are given', {
-      hint: 'keep one of them',
-    });
-  }
+export const bootstrap: CommandHandler<'bootstrap'> = async (context) => {
+  const { config, log, progress, signal, stdout, json, version } = context;
+  const start = howToStart(context);
   const registry = createRegistry();
   const metrics = createMetrics(registry);
   metrics.build.set({ version, program: 'bootstrap' }, 1);
-  metrics.bootstrap.ready.set(0);
-  let ready = false;
+  const notify = createServiceNotify({
+    onProblem: (reason) => log.warn('daemon.notify_failed', `systemd was not told: ${reason}`),
+  });
+  let state: AgentState = { ready: false, phase: 'resolve', reason: 'presync has just started' };
+  const onState = (next: AgentState): void => {
+    metrics.bootstrap.phase.set({ phase: state.phase }, 0);
+    state = next;
+    metrics.bootstrap.phase.set({ phase: state.phase }, 1);
+    metrics.bootstrap.ready.set(state.ready ? 1 : 0);
+    void notify.send(`STATUS=${state.phase}: ${state.reason}`);
+  };
+  onState(state);
   const admin =
     config.adminListen === 'none'
       ? undefined
       : await startAdminServer({
           listen: config.adminListen,
           health: () => ({ ok: true }),
-          ready: () => ({ ok: ready, detail: { reason: ready ? 'ready' : 'the node is being brought up' } }),
+          ready: () => ({ ok: state.ready, detail: { phase: state.phase, reason: state.reason } }),
           metrics: registry,
           signal,
         });
@@ -48,8 +49,8 @@ export const bootstrap: CommandHandler<'bootstrap'> = async ({
   try {
     const exitCode = await bringUp({
       ...options,
-      start:
-        command !== undefined ? { command } : config.unit !== undefined ? { unit: config.unit } : undefined,
+      start,
+      until: config.until,
       ready: {
         rpcUrl: config.rpc ?? DEFAULT_RPC,
         timeoutMs: config.readyTimeout,
@@ -57,11 +58,19 @@ export const bootstrap: CommandHandler<'bootstrap'> = async ({
         maxHeadLag: config.maxHeadLag,
         maxFinalityLag: config.maxFinalityLag,
       },
+      drainMs: config.drainTime,
+      onState,
+      onPhaseEnd: (phase, seconds) => metrics.bootstrap.phaseSeconds.set({ phase }, seconds),
+      onSealed: async (sealed) => {
+        report = sealedDocument(sealed);
+        await writeReport(config.report, report);
+        await notify.send('READY=1');
+        if (!json && config.until === 'sealed')
+          await stdout.write(`The database is in place after ${sealed.seconds.toFixed(1)} s.\n`);
+      },
       onReady: async (result) => {
-        ready = true;
-        metrics.bootstrap.ready.set(1);
         metrics.bootstrap.secondsToReady.set(result.seconds);
-        report = { ...restoreDocument(result.database, result.seconds), ready: result.ready };
+        report = readyDocument(result);
         await writeReport(config.report, report);
         const { head } = result.ready;
         if (!json)
@@ -74,6 +83,7 @@ export const bootstrap: CommandHandler<'bootstrap'> = async ({
   } catch (error) {
     if (isPresyncError(error))
       await writeReport(config.report, {
+        ...report,
         error: { code: error.code, message: error.message, hint: error.hint ?? null },
       });
     throw error;
@@ -82,3 +92,36 @@ export const bootstrap: CommandHandler<'bootstrap'> = async ({
     await options.from.close();
   }
 };
+
+function howToStart({
+  config,
+  args,
+}: {
+  config: CommandConfig<'bootstrap'>;
+  args: readonly string[];
+}): StartHow | undefined {
+  const command = args.length > 0 ? args : config.nodeCommand;
+  if (command === undefined) return config.unit === undefined ? undefined : { unit: config.unit };
+  if (config.unit !== undefined) {
+    throw new PresyncError('CONFIG_INVALID', 'both a node command and --unit are given', {
+      hint: 'keep one of them',
+    });
+  }
+  if (config.until !== 'stopped') {
+    throw new PresyncError(
+      'CONFIG_INVALID',
+      `--until ${config.until} ends presync while its child, the node, runs or before it does`,
+      { hint: 'leave the node command out, or leave --until out' },
+    );
+  }
+  return { command };
+}
+
+function sealedDocument({ database, seconds, phases }: Sealed): Record<string, unknown> {
+  return { ...restoreDocument(database, seconds), phases };
+}
+
+function readyDocument(result: BootstrapResult): Record<string, unknown> {
+  const { ready, notJoined } = result;
+  return { ...sealedDocument(result), ready, joined: notJoined === undefined, notJoined: notJoined ?? null };
+}

@@ -18,6 +18,8 @@ export interface UnitState {
   cgroup: string | undefined;
   /** `running`, `frozen`, or on the way to one of them; undefined where systemd does not know. */
   freezer: string | undefined;
+  /** False when the unit was last passed over because a condition of it was not met. */
+  conditionMet: boolean;
 }
 
 export function systemctl(
@@ -32,7 +34,7 @@ export function systemctl(
 
 /** @throws NODE_NOT_RUNNING when there is no such unit, NODE_PAUSE_FAILED when systemd does not answer */
 export async function unitState(unit: string): Promise<UnitState> {
-  const names = ['LoadState', 'ActiveState', 'MainPID', 'ControlGroup', 'FreezerState'];
+  const names = ['LoadState', 'ActiveState', 'MainPID', 'ControlGroup', 'FreezerState', 'ConditionResult'];
   const outcome = await systemctl(['show', ...names.map((name) => `--property=${name}`), '--', unit]);
   if (!outcome.ok) {
     throw new PresyncError(
@@ -60,5 +62,6 @@ export async function unitState(unit: string): Promise<UnitState> {
     mainPid: pid > 0 ? pid : undefined,
     cgroup: values.get('ControlGroup') || undefined,
     freezer: values.get('FreezerState') || undefined,
+    conditionMet: values.get('ConditionResult') !== 'no',
   };
 }
