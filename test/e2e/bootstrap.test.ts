@@ -35,7 +35,7 @@ describe('presync bootstrap', () => {
     async (t) => {
       const { dir, target, args } = await createAgentWorld(t);
       const [rpcPort, p2pPort, adminPort] = [await freePort(), await freePort(), await freePort()];
-      const report = join(dir, 'report.json');
+      const [report, sealed] = [join(dir, 'report.json'), join(dir, 'run/sealed')];
       const agent = startPresync([
         ...args.slice(0, -1),
         ...[
@@ -44,6 +44,10 @@ describe('presync bootstrap', () => {
           `ws://127.0.0.1:${rpcPort}`,
           '--report',
           report,
+          '--sealed-file',
+          sealed,
+          '--drain-time',
+          '2s',
           '--',
           await nodeExecutable(),
         ],
@@ -88,14 +92,26 @@ describe('presync bootstrap', () => {
       }
       assert.equal(before, 503, '/readyz was not red before the node was ready');
       assert.equal(await readyz(), 200);
-      const { ready, restored } = JSON.parse(await readFile(report, 'utf8'));
+      const { ready, restored, phases } = JSON.parse(await readFile(report, 'utf8'));
       assert.ok(ready.head.number >= 1208, `the node came up at block ${ready.head.number}`);
       assert.ok(restored.fetchedChunks > 0);
+      assert.deepEqual(
+        phases.map(({ phase }: { phase: string }) => phase),
+        ['resolve', 'preflight', 'lease', 'restore', 'start', 'catch-up', 'join'],
+      );
+      assert.match(await readFile(sealed, 'utf8'), /"sequence":1/);
       agent.child.kill('SIGTERM');
+      const rpcAnswers = async (): Promise<boolean> =>
+        fetch(`http://127.0.0.1:${rpcPort}/health`).then(
+          () => true,
+          () => false,
+        );
+      while ((await readyz()) === 200) await sleep(10);
+      assert.ok(await rpcAnswers(), 'the node was stopped before /readyz was red');
       const { code, stdout } = await agent.done;
       assert.equal(code, 143);
       assert.match(stdout, /The node is ready at block/);
-      await assert.rejects(fetch(`http://127.0.0.1:${rpcPort}/health`), 'the node still answers');
+      assert.equal(await rpcAnswers(), false, 'the node still answers');
     },
   );
 

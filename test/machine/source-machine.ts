@@ -170,7 +170,13 @@ export async function bootstrapSecond({ machine, backend, snapshots }: SourceMac
   });
   await machine.ok('presync', 'config', 'check', 'bootstrap');
   await machine.ok('install', '--directory', '--owner=polkadot', '--group=polkadot', basePath);
+  // It is active when the database is in place, and says more later.
   await machine.ok('systemctl', 'start', 'presync-bootstrap.service');
+  await until('the second node is ready', async () =>
+    (await machine.journal('presync-bootstrap.service')).some(({ message }) =>
+      /^The node is ready at block \d+/.test(message),
+    ),
+  );
 }
 
 async function configure(machine: Machine, schedule: string): Promise<void> {

@@ -3,7 +3,6 @@ import type { Group } from './group.ts';
 import type { ReadyRules } from './lib/ask-node.ts';
 import { abandonLaunch, joinGroup, startHeartbeats } from './lib/join-group.ts';
 import { createSeal } from './lib/seal.ts';
-import { type AgentState, serveNode } from './lib/serve-node.ts';
 import { createTimeline, type Phase, type PhaseTime, type Timeline } from './lib/timeline.ts';
 import {
   type RestoreDatabaseOptions,
@@ -11,6 +10,7 @@ import {
   restoreDatabase,
   sealOf,
 } from './restore-database.ts';
+import { type AgentState, serveNode } from './serve-node.ts';
 import { type StartedNode, type StartHow, startNode } from './start-node.ts';
 import { type ReadyReport, waitReady } from './wait-ready.ts';
 

@@ -1,6 +1,6 @@
 import { type BootstrapResult, bootstrap as bringUp, type Sealed } from '@presync/bootstrap/bootstrap';
 import { composeRestore } from '@presync/bootstrap/compose';
-import type { AgentState } from '@presync/bootstrap/lib/serve-node';
+import type { AgentState } from '@presync/bootstrap/serve-node';
 import type { StartHow } from '@presync/bootstrap/start-node';
 import type { CommandConfig } from '@presync/runtime/commands';
 import { isPresyncError, PresyncError } from '@presync/runtime/errors';
@@ -31,6 +31,8 @@ export const bootstrap: CommandHandler<'bootstrap'> = async (context) => {
     void notify.send(`STATUS=${state.phase}: ${state.reason}`);
   };
   onState(state);
+  // While the node is let go after a signal, load balancers still ask.
+  const served = new AbortController();
   const admin =
     config.adminListen === 'none'
       ? undefined
@@ -39,7 +41,7 @@ export const bootstrap: CommandHandler<'bootstrap'> = async (context) => {
           health: () => ({ ok: true }),
           ready: () => ({ ok: state.ready, detail: { phase: state.phase, reason: state.reason } }),
           metrics: registry,
-          signal,
+          signal: served.signal,
         });
   const options = await composeRestore(
     { ...config, existing: config.existing === 'refuse' ? 'keep' : config.existing },
@@ -63,10 +65,10 @@ export const bootstrap: CommandHandler<'bootstrap'> = async (context) => {
       onPhaseEnd: (phase, seconds) => metrics.bootstrap.phaseSeconds.set({ phase }, seconds),
       onSealed: async (sealed) => {
         report = sealedDocument(sealed);
-        await writeReport(config.report, report);
         await notify.send('READY=1');
-        if (!json && config.until === 'sealed')
-          await stdout.write(`The database is in place after ${sealed.seconds.toFixed(1)} s.\n`);
+        if (config.until !== 'sealed') return;
+        await writeReport(config.report, report);
+        if (!json) await stdout.write(`The database is in place after ${sealed.seconds.toFixed(1)} s.\n`);
       },
       onReady: async (result) => {
         metrics.bootstrap.secondsToReady.set(result.seconds);

@@ -1,12 +1,12 @@
 import type { Manifest } from '@presync/format/manifest';
 import { messageOf } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
-import type { Group, Notice } from '../group.ts';
-import type { StartedNode } from '../start-node.ts';
-import type { ReadyRules } from './ask-node.ts';
-import { drain } from './drain.ts';
-import type { Phase } from './timeline.ts';
-import { watchNode } from './watch-node.ts';
+import type { Group, Notice } from './group.ts';
+import type { ReadyRules } from './lib/ask-node.ts';
+import { drain } from './lib/drain.ts';
+import type { Phase } from './lib/timeline.ts';
+import { watchNode } from './lib/watch-node.ts';
+import type { StartedNode } from './start-node.ts';
 
 /** Whether load balancers may send requests here. */
 export interface AgentState {
