@@ -1,7 +1,7 @@
 /** The agent with the real node: restore, start, wait until it is right, report, look after it; and the ways in which it is not right. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,19 +13,20 @@ import { createWorld } from '../support/world.ts';
 
 interface AgentWorld {
   dir: string;
+  storeDir: string;
   target: string;
   args: string[];
 }
 
 /** A store with a snapshot of the RocksDB fixture, and the arguments of an agent for it. */
 async function createAgentWorld(t: TestContext): Promise<AgentWorld> {
-  const { dir, store, trust } = await createWorld(t);
+  const { dir, storeDir, store, trust } = await createWorld(t);
   const target = join(dir, 'target');
   const args = [
     ...['bootstrap', '--base-path', target, '--store', store, '--trust', trust],
     ...['--state-dir', join(dir, 'agent'), '--admin-listen', 'none'],
   ];
-  return { dir, target, args };
+  return { dir, storeDir, target, args };
 }
 
 describe('presync bootstrap', () => {
@@ -115,21 +116,21 @@ describe('presync bootstrap', () => {
     },
   );
 
-  it('keeps a whole database, and downloads nothing again', async (t) => {
-    const { dir, args } = await createAgentWorld(t);
-    await presync([
-      ...args,
-      '--report',
-      join(dir, 'first.json'),
-      '--ready-timeout',
-      '1s',
-      '--',
-      'sleep',
-      '60',
-    ]);
-    const second = await presync([...args, '--json', '--ready-timeout', '1s', '--', 'sleep', '60']);
-    assert.equal(second.code, 8);
-    assert.ok(!second.stderr.includes('restore.done'), 'the database was restored again');
+  it('keeps a whole database, for which it needs no store', async (t) => {
+    const { dir, storeDir, target, args } = await createAgentWorld(t);
+    const brief = [...args, '--ready-timeout', '1s', '--', 'sleep', '60'];
+    const first = await presync(brief);
+    assert.match(first.stderr, /restore\.done|the database is in place/);
+    await rm(storeDir, { recursive: true });
+    const sealed = join(dir, 'sealed');
+    const second = await presync([...args, '--sealed-file', sealed, '--until', 'sealed', '--json']);
+    assert.equal(second.code, 0, second.stderr);
+    assert.equal((second.json as { kept: boolean }).kept, true);
+    assert.match(await readFile(sealed, 'utf8'), /"sequence":1/);
+    // Not when that is half a database, or not of the chain that is asked for.
+    await rm(join(target, 'chains/dev/db/full/CURRENT'));
+    assert.equal((await presync(brief)).code, 7);
+    assert.equal((await presync([...args, '--chain', 'other', '--until', 'sealed'])).code, 7);
   });
 
   it(

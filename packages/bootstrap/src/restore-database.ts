@@ -1,3 +1,4 @@
+import { isPresyncError } from '@presync/runtime/errors';
 import { acquireLock } from '@presync/runtime/lock';
 import type { ProgressSink } from '@presync/runtime/progress';
 import type { SourceReport } from '@presync/store/sources';
@@ -124,11 +125,22 @@ export function sealOf({ manifest, sha256 }: Restored): string {
 /** The whole database that presync has put here and that is to be kept, if there is one. */
 async function findKept(options: RestoreDatabaseOptions): Promise<RestoreDatabaseResult | undefined> {
   if (options.existing !== 'keep') return undefined;
-  const snapshot = await readRestored(options);
+  const snapshot = await recallRestored(options);
   if (snapshot === undefined || !isFit(snapshot.manifest, options)) return undefined;
   const { manifest } = snapshot;
   const parts = manifest.node.parts.map((part) => ({ ...part, ...placeOf(part, options) }));
   if (!(await isWhole(parts))) return undefined;
   const targets = partTargets(manifest, options).map(({ target }) => target);
   return { snapshot, kept: true, targets, sources: [] };
+}
+
+/** A record that is damaged is no reason to leave the node down: then the store says what there is. */
+async function recallRestored(options: RestoreDatabaseOptions): Promise<Restored | undefined> {
+  try {
+    return await readRestored(options);
+  } catch (error) {
+    if (!isPresyncError(error, 'FORMAT_INVALID')) throw error;
+    options.log.warn('restore.record_unusable', error.message);
+    return undefined;
+  }
 }

@@ -85,6 +85,7 @@ export const EVENTS = {
 
   // Restores and offers
   'restore.done': 'The database is in place.',
+  'restore.record_unusable': 'What was restored here before cannot be read; the store is asked.',
   'restore.left': 'What was restored so far could not be removed.',
   'archive.list': 'A file list tells what an archive holds.',
   'archive.other': 'An archive holds another database as well.',

@@ -21,12 +21,17 @@ const STOP_MS = 20_000;
  * Near a deadline the time for requests is cut, so that the database is closed in time.
  */
 export async function drain({ drainMs, deadline, stop, log, signal }: DrainOptions): Promise<void> {
-  const left = deadline === undefined ? drainMs : deadline.getTime() - Date.now() - STOP_MS;
-  const wait = Math.max(0, Math.min(drainMs, left));
+  const wait = waitBeforeStop(drainMs, deadline, Date.now());
   log.info('node.draining', `no new requests; the node is stopped in ${Math.round(wait / 1000)} s`, {
     seconds: wait / 1000,
   });
   await sleep(wait, undefined, { signal }).catch(() => {});
   await stop();
   log.info('node.drained', 'the node was stopped after its last requests');
+}
+
+/** How long requests get, milliseconds. */
+export function waitBeforeStop(drainMs: number, deadline: Date | undefined, now: number): number {
+  if (deadline === undefined) return drainMs;
+  return Math.max(0, Math.min(drainMs, deadline.getTime() - now - STOP_MS));
 }

@@ -43,7 +43,12 @@ const ATTEMPTS = 6;
 const FIRST_PAUSE_MS = 1000;
 
 /** Tells the group that the instance may serve. Why not, when it cannot be told: the node is right all the same. */
-export async function joinGroup({ group, log, signal }: GroupContext): Promise<string | undefined> {
+export async function joinGroup({
+  group,
+  firstPauseMs = FIRST_PAUSE_MS,
+  log,
+  signal,
+}: GroupContext & { firstPauseMs?: number | undefined }): Promise<string | undefined> {
   if (group === undefined) return undefined;
   for (let attempt = 1; ; attempt++) {
     try {
@@ -64,7 +69,7 @@ export async function joinGroup({ group, log, signal }: GroupContext): Promise<s
         );
         return error.message;
       }
-      await sleep(FIRST_PAUSE_MS * 2 ** (attempt - 1), undefined, { signal }).catch(() => {});
+      await sleep(firstPauseMs * 2 ** (attempt - 1), undefined, { signal }).catch(() => {});
       throwIfAborted(signal);
     }
   }
