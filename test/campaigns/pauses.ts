@@ -154,7 +154,7 @@ const SCENES: ((world: World) => Promise<Scene | undefined>)[] = [
   async ({ node: { pid } }) => ({
     strategy: 'hooks: SIGSTOP and SIGCONT',
     args: [
-      ...['--pause', 'hooks', '--hook-before', `kill -STOP ${pid}; sleep 0.1`],
+      ...['--pause', 'hooks', '--hook-before', stopWhole(pid)],
       ...['--hook-after', `kill -CONT ${pid}`],
     ],
     isHeld: () => isStopped(pid),
@@ -175,6 +175,11 @@ const SCENES: ((world: World) => Promise<Scene | undefined>)[] = [
     };
   },
 ];
+
+/** The signal is sent and not yet obeyed when `kill` ends: on a busy machine threads may write for a while. */
+function stopWhole(pid: number): string {
+  return `kill -STOP ${pid}; while grep -L '^State:.T' /proc/${pid}/task/*/status | grep -q .; do sleep 0.01; done`;
+}
 
 async function freezing({ node }: World, version: 1 | 2): Promise<Scene | undefined> {
   const root = freezerRoot(version);
