@@ -69,6 +69,9 @@ export const EVENTS = {
   'prune.snapshot_removed': 'A snapshot that retention does not keep is removed.',
   'prune.done': 'Retention was applied; the fields tell what was removed.',
   'prune.blocked': 'Nothing is removed, because nobody knows what a snapshot names.',
+  'prune.not_remembered':
+    'What a snapshot names could not be remembered here; the next run downloads its index again.',
+  'verify.snapshot_removed': 'Retention has removed a snapshot while it was verified; it is left out.',
   'prune.damaged': 'A snapshot lacks chunks: somebody, or a rule of the bucket, has removed them.',
 
   // Stores and sources

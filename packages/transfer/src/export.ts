@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { IndexedFile } from '@presync/format/index-file';
+import type { OnEvent } from './events.ts';
 import { assertArchiveEnd } from './lib/archive-check.ts';
 import { describeChunk } from './lib/chunk-names.ts';
 import { getChunk } from './lib/chunk-objects.ts';
@@ -8,6 +9,7 @@ import { shapeOf } from './lib/chunk-shape.ts';
 import { createChunkWorkers } from './lib/chunk-workers.ts';
 import { boundedConcurrency, mapOrdered } from './lib/concurrency.ts';
 import { chunksOf } from './lib/local-index.ts';
+import { whileHeld } from './lib/reader-lease.ts';
 import { downloadIndex, type Repository, type Snapshot } from './repository.ts';
 
 export interface ExportOptions {
@@ -23,6 +25,7 @@ export interface ExportOptions {
   concurrency?: number | undefined;
   /** Told of bytes of plaintext. */
   onProgress?: ((bytes: number) => void) | undefined;
+  onEvent?: OnEvent | undefined;
   signal: AbortSignal;
 }
 
@@ -36,9 +39,14 @@ const DEFAULT_CONCURRENCY = 8;
 
 /**
  * Writes a snapshot as one plain `.tar.zst`: its chunks' objects, each proved against the index, one after the other. `zstd -d | tar x`
- * restores it without presync.
+ * restores it without presync. A lease keeps collectors from removing what is read, where one can be had.
  */
-export async function exportSnapshot(options: ExportOptions): Promise<ExportResult> {
+export function exportSnapshot(options: ExportOptions): Promise<ExportResult> {
+  const { repository, snapshot, onEvent, signal } = options;
+  return whileHeld({ repository, snapshot, onEvent, signal }, () => exportHeld(options));
+}
+
+async function exportHeld(options: ExportOptions): Promise<ExportResult> {
   const { repository, snapshot, signal } = options;
   const { manifest } = snapshot;
   await mkdir(options.scratchDir, { recursive: true, mode: 0o700 });

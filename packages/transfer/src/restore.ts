@@ -15,7 +15,7 @@ import { boundedConcurrency, forEachConcurrent } from './lib/concurrency.ts';
 import { finishFile } from './lib/finish-file.ts';
 import { type Journal, openJournal } from './lib/journal.ts';
 import { chunksOf } from './lib/local-index.ts';
-import { holdSnapshot } from './lib/reader-lease.ts';
+import { whileHeld } from './lib/reader-lease.ts';
 import {
   allPaths,
   assertNothingThere,
@@ -235,16 +235,13 @@ interface StagedFile {
 }
 
 /** Fetches while a lease keeps collectors from removing what is fetched, where one can be had. */
-async function fetchHeld(...args: Parameters<typeof fetchAll>): ReturnType<typeof fetchAll> {
-  const [{ repository, snapshot, onEvent, onPhase, signal }] = args;
+function fetchHeld(...args: Parameters<typeof fetchAll>): ReturnType<typeof fetchAll> {
+  const [{ onPhase, ...options }] = args;
   onPhase?.('lease');
-  const lease = await holdSnapshot({ repository, snapshot, onEvent, signal });
-  onPhase?.('restore');
-  try {
-    return await fetchAll(...args);
-  } finally {
-    await lease?.drop();
-  }
+  return whileHeld(options, () => {
+    onPhase?.('restore');
+    return fetchAll(...args);
+  });
 }
 
 /** Fetches all chunks into the stage. Returns the names of each part's files. */

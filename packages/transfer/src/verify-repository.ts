@@ -1,7 +1,9 @@
 import { isChannel, repositoryKeys } from '@presync/format/paths';
 import type { PublicKey } from '@presync/format/signature';
 import { isPresyncError, messageOf } from '@presync/runtime/errors';
-import { includes, type Ranges, readRemoved } from './lib/removed.ts';
+import type { OnEvent } from './events.ts';
+import { whileHeld } from './lib/reader-lease.ts';
+import { includes, type Ranges, readRemoved, wasRemoved } from './lib/removed.ts';
 import { readProof } from './proof.ts';
 import { listSequences, type Repository, readLatest, resolveSnapshot, type Snapshot } from './repository.ts';
 import type { Seen } from './seen.ts';
@@ -22,6 +24,7 @@ export interface VerifyRepositoryOptions {
   /** Called for each snapshot with its bytes, before its chunks are read. */
   onSnapshot?: ((snapshot: Snapshot) => void) | undefined;
   onProgress?: ((bytes: number) => void) | undefined;
+  onEvent?: OnEvent | undefined;
   signal: AbortSignal;
 }
 
@@ -32,7 +35,8 @@ export interface VerifyRepositoryResult {
 
 /**
  * Proves a repository, or one channel or snapshot of it: pointers, manifests, the chain of manifests, indexes and chunks. Damage is
- * returned; a store that fails is thrown. Expiry is not damage here.
+ * returned; a store that fails is thrown. Expiry is not damage here, and neither is what retention takes away meanwhile: each snapshot is held by a lease
+ * while it is read, where one can be had.
  */
 export async function verifyRepository(options: VerifyRepositoryOptions): Promise<VerifyRepositoryResult> {
   const { repository, signal } = options;
@@ -106,39 +110,61 @@ async function verifyChannel(
         : sequences;
   const manifests = new Map<number, Snapshot>();
   for (const sequence of wanted) {
-    const key = repositoryKeys.manifest(channel, sequence);
-    const found = await attempt(result, key, () => resolve(options, channel, sequence));
-    if (found === undefined) {
-      result.snapshots.push({ channel, sequence, chunks: 0, bytes: 0, sound: false });
-      continue;
-    }
-    manifests.set(sequence, found);
-    await verifyProof(repository, found, result, signal);
-    options.onSnapshot?.(found);
-    const { repository: target, scope, scratchDir, concurrency, onProgress } = options;
-    const verified = await verifySnapshot({
-      repository: target,
-      manifest: found.manifest,
-      scope,
-      scratchDir,
-      concurrency,
-      onProgress,
-      signal,
-    });
-    result.problems.push(...verified.problems);
-    result.snapshots.push({
-      channel,
-      sequence,
-      chunks: verified.chunks,
-      bytes: verified.bytes,
-      sound: verified.problems.length === 0,
-    });
+    const before = { problems: result.problems.length, snapshots: result.snapshots.length };
+    const found = await verifyOne(options, channel, sequence, result);
+    if (
+      result.problems.length > before.problems &&
+      typeof snapshot !== 'number' &&
+      (await wasRemoved(repository.store, channel, sequence, signal))
+    ) {
+      result.problems.length = before.problems;
+      result.snapshots.length = before.snapshots;
+      options.onEvent?.('verify.snapshot_removed', 'retention has removed a snapshot while it was verified', {
+        channel,
+        sequence,
+      });
+    } else if (found !== undefined) manifests.set(sequence, found);
   }
   if (snapshot !== 'all') return;
   const removed = await attempt(result, repositoryKeys.removed(channel), () =>
     readRemoved(repository.store, channel, signal),
   );
   verifyChain(channel, manifests, removed?.ranges ?? [], result);
+}
+
+/** Adds what is wrong with a snapshot to the result; gives its manifest, where that is sound. */
+async function verifyOne(
+  options: VerifyRepositoryOptions,
+  channel: string,
+  sequence: number,
+  result: VerifyRepositoryResult,
+): Promise<Snapshot | undefined> {
+  const { repository, scope, scratchDir, concurrency, onProgress, onEvent, signal } = options;
+  const key = repositoryKeys.manifest(channel, sequence);
+  const found = await attempt(result, key, () => resolve(options, channel, sequence));
+  const verified =
+    found === undefined
+      ? undefined
+      : await attempt(result, key, () =>
+          whileHeld({ repository, snapshot: found, onEvent, signal }, async () => {
+            await verifyProof(repository, found, result, signal);
+            options.onSnapshot?.(found);
+            const { manifest } = found;
+            return verifySnapshot({
+              repository,
+              manifest,
+              scope,
+              scratchDir,
+              concurrency,
+              onProgress,
+              signal,
+            });
+          }),
+        );
+  result.problems.push(...(verified?.problems ?? []));
+  const { chunks = 0, bytes = 0 } = verified ?? {};
+  result.snapshots.push({ channel, sequence, chunks, bytes, sound: verified?.problems.length === 0 });
+  return found;
 }
 
 /** What is said of a snapshot's proof must be readable, and of this snapshot; that it is in quarantine is no damage. */

@@ -45,6 +45,7 @@ export const exportArchive: CommandHandler<'export'> = async ({
       scratchDir: options.stateDir,
       concurrency: config.concurrency,
       onProgress: (plain) => progress.advance(plain),
+      onEvent: (event, message, details) => log.info(event, message, details),
       signal,
     });
     progress.finish();

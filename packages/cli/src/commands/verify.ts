@@ -45,6 +45,7 @@ export const verify: CommandHandler<'verify'> = async ({ config, loaded, log, pr
           total: manifest.totals.unique,
         }),
       onProgress: (bytes) => progress.advance(bytes),
+      onEvent: (event, message, details) => log.info(event, message, details),
       signal,
     });
     progress.finish();

@@ -56,6 +56,16 @@ export async function holdSnapshot({
   }
 }
 
+/** Does the work while a lease keeps collectors from removing what it reads, where one can be had. */
+export async function whileHeld<T>(options: HoldOptions, work: () => Promise<T>): Promise<T> {
+  const lease = await holdSnapshot(options);
+  try {
+    return await work();
+  } finally {
+    await lease?.drop();
+  }
+}
+
 /** The first that can be written and holds this very repository: a mirror may hold another one, in which nobody waits for the lease. */
 async function writableStore(repository: Repository, signal: AbortSignal): Promise<ObjectStore | undefined> {
   for (const store of [repository.store, ...repository.mirrors]) {

@@ -49,6 +49,23 @@ export async function announceRemoval(
   }
 }
 
+/** True when a snapshot is gone and retention has said that it would take it. */
+export async function wasRemoved(
+  store: ObjectStore,
+  channel: string,
+  sequence: number,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if ((await store.stat(repositoryKeys.manifest(channel, sequence), { signal })) !== undefined) return false;
+  try {
+    return includes((await readRemoved(store, channel, signal)).ranges, sequence);
+  } catch (error) {
+    // Who cannot be asked has not said so.
+    if (isPresyncError(error) && error.exitCode === 4) return false;
+    throw error;
+  }
+}
+
 export function includes(ranges: Ranges, sequence: number): boolean {
   return ranges.some(([from, to]) => from <= sequence && sequence <= to);
 }
