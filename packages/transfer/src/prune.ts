@@ -165,10 +165,15 @@ async function* candidates(
       }
     }
   }
-  for (const { channel, sequence, index, hasManifest } of survey.values()) {
+  for (const { channel, sequence, index, hasManifest, hasProof } of survey.values()) {
+    const key = repositoryKeys.index(channel, sequence);
     // A number above the newest may still be finished, and none is used twice: the index holds it.
-    if (index === undefined || sequence >= (pointers.get(channel) ?? 0) || indexes.has(index.key)) continue;
-    if (!hasManifest || going.has(snapshotName(channel, sequence))) yield { ...index, sha256: undefined };
+    if (sequence >= (pointers.get(channel) ?? 0) || indexes.has(key)) continue;
+    // The tombstone of an index stands for the proof as well, which may be all that is left.
+    const left = hasManifest
+      ? index !== undefined && going.has(snapshotName(channel, sequence))
+      : index !== undefined || hasProof;
+    if (left) yield { key, size: index?.size ?? 0, sha256: undefined };
   }
   for await (const { sha256, size } of chunks) {
     if (!named.has(sha256) && !marked.has(sha256)) yield { key: repositoryKeys.chunk(sha256), size, sha256 };

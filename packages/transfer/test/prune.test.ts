@@ -219,4 +219,60 @@ describe('prune', () => {
       index.replace('/1/', '/4/'),
     ]);
   });
+
+  it('removes the proof of a snapshot that was never finished, as late as its index', async (t) => {
+    const { store, clock, take, prune, keys } = await createScene(t);
+    await take();
+    const read = async (name: string): Promise<Uint8Array> =>
+      (await store.read(`snapshots/test/rocksdb/1/${name}`, { maxBytes: 1e6, signal: NEVER })).bytes;
+    const put = async (sequence: number, name: string): Promise<void> => {
+      await store.put(`snapshots/test/rocksdb/${sequence}/${name}`, await read(name), { signal: NEVER });
+    };
+    const unfinished = async (): Promise<string[]> =>
+      (await keys('snapshots/')).filter((key) => !/\/(?:1|6)\//.test(key)).map((key) => key.slice(23));
+    // Of 2 and 5 there is all but the manifest; of 3 somebody has removed the index. 4 comes late, and 7 may yet come.
+    for (const sequence of [2, 3, 4, 5]) await put(sequence, 'index.zst');
+    for (const sequence of [2, 3, 4, 5]) await put(sequence, 'proof.json');
+    clock.advance(HOUR);
+    await take();
+    await store.remove('snapshots/test/rocksdb/3/index.zst', { signal: NEVER });
+    await put(7, 'index.zst');
+    await put(7, 'proof.json');
+    const before = await unfinished();
+    assert.equal(before.length, 9);
+
+    const options = { keep: {}, graceMs: HOUR };
+    assert.equal((await prune({ ...options, dryRun: true })).found.indexes, 4);
+    assert.equal((await prune(options)).found.indexes, 4);
+    assert.equal((await prune(options)).found.indexes, 0);
+    assert.deepEqual(await unfinished(), before);
+    await put(4, 'manifest.json');
+    clock.advance(HOUR);
+    const { removed, blocked } = await prune(options);
+    assert.match(blocked ?? '', /test\/rocksdb#4/, 'its manifest is that of another');
+    assert.equal(removed.indexes, 0);
+    assert.deepEqual(await unfinished(), [...before, '4/manifest.json'].sort());
+
+    await store.remove('snapshots/test/rocksdb/4/manifest.json', { signal: NEVER });
+    await prune(options);
+    assert.deepEqual(await unfinished(), ['7/index.zst', '7/proof.json']);
+  });
+
+  it('leaves proof and index of a snapshot that was finished after all', async (t) => {
+    const { world, store, clock, take, prune, keys } = await createScene(t);
+    await take();
+    clock.advance(HOUR);
+    await take();
+    clock.advance(HOUR);
+    await take();
+    const manifest = 'snapshots/test/rocksdb/2/manifest.json';
+    const { bytes } = await store.read(manifest, { maxBytes: 1e6, signal: NEVER });
+    await store.remove(manifest, { signal: NEVER });
+    assert.equal((await prune({ keep: {} })).found.indexes, 1);
+    clock.advance(HOUR);
+    await store.put(manifest, bytes, { signal: NEVER });
+    await prune({ keep: {} });
+    assert.equal((await keys('snapshots/test/rocksdb/2/')).length, 3);
+    assert.deepEqual(await listSequences(world.repository, CHANNEL, { signal: NEVER }), [1, 2, 3]);
+  });
 });

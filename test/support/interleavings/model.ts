@@ -31,8 +31,9 @@ export function createModel(): Model {
   function isGarbage(key: string): boolean {
     if (/^(?:tombstones|leases)\//.test(key)) return true;
     if (key.startsWith('chunks/')) return (needed.get(key) ?? 0) === 0;
-    const [, channel = '', sequence] = /^snapshots\/(.+)\/([0-9]+)\/index\.zst$/.exec(key) ?? [];
-    if (sequence === undefined || (needed.get(key) ?? 0) > 0) return false;
+    const [, channel = '', sequence] =
+      /^snapshots\/(.+)\/([0-9]+)\/(?:index\.zst|proof\.json)$/.exec(key) ?? [];
+    if (sequence === undefined || objects.has(`snapshots/${channel}/${sequence}/manifest.json`)) return false;
     // An index above the newest holds its number.
     const newest = /\/([0-9]+)\/manifest\.json$/.exec(
       pointers.get(`channels/${channel}/latest.json`) ?? '',

@@ -134,17 +134,27 @@ export async function claim(
 export interface Removed {
   chunks: number;
   bytes: number;
+  /** Indexes, or what else is left of a snapshot without a manifest. */
   indexes: number;
 }
 
 /**
- * Removes what a claimed collection names, but for what is named again, or what somebody has left a note for. Those notes are read only now: who leaves
+ * Removes what a claimed collection names, and the proofs of snapshots that were never finished, but for what is named again, or what somebody has left a note for. Those notes are read only now: who leaves
  * one after the claim sees that.
  */
 export async function removeClaimed(
   options: CollectorOptions,
   claimed: Claim,
-  { named, visibleIndexes }: { named: Fingerprints; visibleIndexes: ReadonlySet<string> },
+  {
+    named,
+    visibleIndexes,
+    proofs,
+  }: {
+    named: Fingerprints;
+    visibleIndexes: ReadonlySet<string>;
+    /** The proofs of snapshots without a manifest, by the key of the index. */
+    proofs: ReadonlyMap<string, string>;
+  },
 ): Promise<Removed> {
   const { store, concurrency, signal } = options;
   const { collection } = claimed;
@@ -157,8 +167,11 @@ export async function removeClaimed(
       sha256 === undefined ? !visibleIndexes.has(key) : !named.has(sha256) && !kept.has(sha256),
     );
     await forEachConcurrent(doomed, { concurrency, signal }, async ({ key, size, sha256 }, abort) => {
-      claimed.assertHeld();
-      await store.remove(key, { signal: abort });
+      const proof = proofs.get(key);
+      for (const each of proof === undefined ? [key] : [proof, key]) {
+        claimed.assertHeld();
+        await store.remove(each, { signal: abort });
+      }
       if (sha256 === undefined) removed.indexes += 1;
       else {
         removed.chunks += 1;

@@ -25,7 +25,7 @@ export interface CollectionState {
 export interface Tombstone {
   key: string;
   size: number;
-  /** Undefined for an index. */
+  /** Undefined for an index, which need not be there any more when only the proof of its snapshot is left. */
   sha256: string | undefined;
 }
 

@@ -120,8 +120,12 @@ export async function finishRipe(
     survey,
   };
   const visibleIndexes = new Set<string>();
-  for (const { channel, sequence, hasManifest } of survey.values())
-    if (hasManifest) visibleIndexes.add(repositoryKeys.index(channel, sequence));
+  const proofs = new Map<string, string>();
+  for (const { channel, sequence, hasManifest, hasProof } of survey.values()) {
+    const index = repositoryKeys.index(channel, sequence);
+    if (hasManifest) visibleIndexes.add(index);
+    else if (hasProof) proofs.set(index, repositoryKeys.proof(channel, sequence));
+  }
   if (dryRun && blocked === undefined) {
     for (const { parts } of ripe)
       for (const part of parts)
@@ -139,7 +143,7 @@ export async function finishRipe(
       finished.waiting.push(describe(claimed.collection, new Set()));
       continue;
     }
-    const removed = await removeClaimed(collector, claimed, { named: plan.named, visibleIndexes });
+    const removed = await removeClaimed(collector, claimed, { named: plan.named, visibleIndexes, proofs });
     for (const field of ['chunks', 'bytes', 'indexes'] as const) finished.removed[field] += removed[field];
   }
   return finished;
