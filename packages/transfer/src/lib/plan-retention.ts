@@ -7,6 +7,7 @@ import { type RetainedSnapshot, retain } from '../retention.ts';
 import { createFingerprints, type Fingerprints } from './fingerprints.ts';
 import { listLeases } from './leases.ts';
 import type { ListedChunks } from './listed-chunks.ts';
+import type { NamedCache } from './named-cache.ts';
 import { announceRemoval } from './removed.ts';
 import {
   markSnapshot,
@@ -38,7 +39,14 @@ export async function planRetention(
     concurrency,
     listed,
     scratchDir,
-  }: { clock: Clock; concurrency: number; listed: ListedChunks; scratchDir: string },
+    cache,
+  }: {
+    clock: Clock;
+    concurrency: number;
+    listed: ListedChunks;
+    scratchDir: string;
+    cache: NamedCache | undefined;
+  },
 ): Promise<RetentionPlan> {
   const { repository, keep, signal } = options;
   const channels = await channelsOf(options);
@@ -75,13 +83,13 @@ export async function planRetention(
         inUse: inUse.get(channel) ?? new Set(),
         now: clock.now(),
       });
-      for (const { sequence, manifest, problem } of found) {
+      for (const { sequence, manifest, index, problem } of found) {
         const why = kept.get(sequence) ?? [];
         const name = snapshotName(channel, sequence);
         reasons.set(name, why);
         if (why.length === 0 || read.has(sequence)) continue;
         read.add(sequence);
-        const problems = await mark(manifest, problem);
+        const problems = await mark(manifest, index, problem);
         if (problems === undefined) continue;
         // One that is damaged takes no place: another may stay instead, and is read as well.
         damaged.set(name, { channel, sequence, ...problems });
@@ -92,14 +100,15 @@ export async function planRetention(
 
   async function mark(
     manifest: SurveyedSnapshot['manifest'],
+    index: SurveyedSnapshot['index'],
     problem: string | undefined,
   ): Promise<{ missing: number; message: string } | undefined> {
     if (manifest === undefined) {
       blocked ??= `nobody knows what it names: ${problem}`;
       return { missing: 0, message: `its manifest cannot be read: ${problem}` };
     }
-    const target = { named, present: listed.present, scratchDir };
-    const marked = await markSnapshot({ repository, concurrency, signal }, manifest, target);
+    const target = { named, present: listed.present, scratchDir, cache };
+    const marked = await markSnapshot({ repository, concurrency, signal }, { manifest, index }, target);
     if (marked === undefined) return undefined;
     const name = snapshotName(manifest.channel, manifest.sequence);
     if (marked.unreadable !== undefined) {

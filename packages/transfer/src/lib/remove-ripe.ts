@@ -12,6 +12,7 @@ import {
 import { type Collection, listCollections, readPart } from './collections.ts';
 import { type FoundLease, listLeases } from './leases.ts';
 import type { ListedChunks } from './listed-chunks.ts';
+import type { NamedCache } from './named-cache.ts';
 import type { RetentionPlan } from './plan-retention.ts';
 import { markSnapshot, type SurveyedSnapshot, snapshotName, surveySnapshots } from './snapshot-survey.ts';
 
@@ -84,6 +85,7 @@ export async function finishRipe(
     plan,
     listed,
     scratchDir,
+    cache,
     dryRun,
   }: {
     claims: readonly Claim[];
@@ -91,6 +93,7 @@ export async function finishRipe(
     plan: RetentionPlan;
     listed: ListedChunks;
     scratchDir: string;
+    cache: NamedCache | undefined;
     dryRun: boolean;
   },
 ): Promise<Finished> {
@@ -101,14 +104,14 @@ export async function finishRipe(
   const surveyor = { repository, concurrency, signal };
   const survey = await surveySnapshots(surveyor, plan.survey);
   let blocked = plan.blocked;
-  for (const [name, { hasManifest, manifest, problem }] of survey) {
+  for (const [name, { hasManifest, manifest, index, problem }] of survey) {
     if (!hasManifest || plan.survey.get(name)?.manifest !== undefined) continue;
     if (manifest === undefined) {
       blocked ??= `nobody knows what ${name} names: ${problem}`;
       continue;
     }
-    const target = { named: plan.named, present: listed.present, scratchDir };
-    const marked = await markSnapshot(surveyor, manifest, target);
+    const target = { named: plan.named, present: listed.present, scratchDir, cache };
+    const marked = await markSnapshot(surveyor, { manifest, index }, target);
     if (marked?.unreadable !== undefined) blocked ??= `nobody knows what ${name} names: ${marked.unreadable}`;
   }
   blocked ??= orphaned(leases, survey);

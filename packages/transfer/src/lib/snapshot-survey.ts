@@ -1,12 +1,13 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isChannel, repositoryKeys } from '@presync/format/paths';
-import { isPresyncError } from '@presync/runtime/errors';
+import { isPresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { quarantineOf, readProof } from '../proof.ts';
 import { downloadIndex, type Repository, readLatest, resolveSnapshot, type Snapshot } from '../repository.ts';
 import { forEachConcurrent } from './concurrency.ts';
 import type { Fingerprints } from './fingerprints.ts';
 import { chunksOf } from './local-index.ts';
+import type { NamedCache } from './named-cache.ts';
 
 /** What lies under a snapshot's prefix. */
 export interface SurveyedSnapshot {
@@ -123,36 +124,76 @@ export interface Marked {
 /** Looks at chunks one by one that the listing does not have, before a snapshot counts as damaged. */
 const MAX_LOOKS = 32;
 
+export interface MarkTarget {
+  named: Fingerprints;
+  present: Fingerprints;
+  scratchDir: string;
+  cache: NamedCache | undefined;
+}
+
 /** Adds what a snapshot names to `named`, and looks whether it is among `present`. Undefined when the snapshot was removed meanwhile. */
 export async function markSnapshot(
   { repository, signal }: SurveyOptions,
-  manifest: Snapshot['manifest'],
-  { named, present, scratchDir }: { named: Fingerprints; present: Fingerprints; scratchDir: string },
+  { manifest, index }: Pick<SurveyedSnapshot, 'index'> & { manifest: Snapshot['manifest'] },
+  target: MarkTarget,
 ): Promise<Marked | undefined> {
   const { store } = repository;
-  const path = join(scratchDir, `${manifest.channel.replace('/', '-')}-${manifest.sequence}.zst`);
-  const marked: Marked = { missing: 0, example: undefined, unreadable: undefined };
-  let looks = 0;
-  try {
-    await downloadIndex(repository, manifest, path, { signal });
-    for await (const { sha256 } of chunksOf(repository, manifest, path, signal)) {
-      named.add(sha256);
-      if (present.has(sha256)) continue;
-      // It may have come after the listing.
-      if (looks < MAX_LOOKS) {
-        looks += 1;
-        if ((await store.stat(repositoryKeys.chunk(sha256), { signal })) !== undefined) continue;
-        marked.example ??= sha256;
-      }
-      if (marked.example !== undefined) marked.missing += 1;
-    }
-  } catch (error) {
-    if (!isPresyncError(error) || error.exitCode !== 4) throw error;
-    marked.unreadable = error.message;
-  } finally {
-    await rm(path, { force: true });
-  }
+  const mark = (digests: AsyncIterable<string>): Promise<Marked> =>
+    markChunks(repository, digests, target, signal);
+  // An index that is not there as it was put is to be told of, whatever is known of it.
+  const isWhole = index?.size === manifest.index.size;
+  const marked =
+    (isWhole ? await target.cache?.use(manifest.index.sha256, mark) : undefined) ??
+    (await markFromStore(repository, manifest, target, mark, signal));
   if (marked.missing === 0 && marked.unreadable === undefined) return marked;
   const key = repositoryKeys.manifest(manifest.channel, manifest.sequence);
   return (await store.stat(key, { signal })) === undefined ? undefined : marked;
+}
+
+async function markFromStore(
+  repository: Repository,
+  manifest: Snapshot['manifest'],
+  { scratchDir, cache }: MarkTarget,
+  mark: (digests: AsyncIterable<string>) => Promise<Marked>,
+  signal: AbortSignal,
+): Promise<Marked> {
+  const path = join(scratchDir, `${manifest.channel.replace('/', '-')}-${manifest.sequence}.zst`);
+  try {
+    await downloadIndex(repository, manifest, path, { signal });
+    const chunks = chunksOf(repository, manifest, path, signal);
+    const count = manifest.totals.chunks;
+    return await mark(digestsOf(cache?.keep(manifest.index.sha256, chunks, { count }) ?? chunks));
+  } catch (error) {
+    if (!isPresyncError(error) || error.exitCode !== 4) throw error;
+    return { missing: 0, example: undefined, unreadable: error.message };
+  } finally {
+    await rm(path, { force: true });
+  }
+}
+
+async function* digestsOf(chunks: AsyncIterable<{ sha256: string }>): AsyncGenerator<string> {
+  for await (const { sha256 } of chunks) yield sha256;
+}
+
+async function markChunks(
+  { store }: Repository,
+  digests: AsyncIterable<string>,
+  { named, present }: MarkTarget,
+  signal: AbortSignal,
+): Promise<Marked> {
+  const marked: Marked = { missing: 0, example: undefined, unreadable: undefined };
+  let looks = 0;
+  for await (const sha256 of digests) {
+    throwIfAborted(signal);
+    named.add(sha256);
+    if (present.has(sha256)) continue;
+    // It may have come after the listing.
+    if (looks < MAX_LOOKS) {
+      looks += 1;
+      if ((await store.stat(repositoryKeys.chunk(sha256), { signal })) !== undefined) continue;
+      marked.example ??= sha256;
+    }
+    if (marked.example !== undefined) marked.missing += 1;
+  }
+  return marked;
 }
