@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,7 +19,7 @@ import {
   type RunningPresync,
   startPresync,
 } from '../support/presync.ts';
-import { DEV_GENESIS, devChainSpec, hasNode, startNode } from '../support/real-node.ts';
+import { DEV_GENESIS, hasNode, liveChainSpec, startNode } from '../support/real-node.ts';
 import { createSource } from '../support/world.ts';
 
 describe('presync snapshotter', () => {
@@ -256,14 +256,6 @@ describe('presync snapshot', () => {
     assert.match(run(`${dev}:${ino + 1n}`), /^\{.*"keys.created"/);
   });
 });
-
-/** The development chain, which then says of itself that it is a live one. */
-async function liveChainSpec(dir: string): Promise<string> {
-  const spec: Record<string, unknown> = JSON.parse(await readFile(await devChainSpec(), 'utf8'));
-  const path = join(dir, 'live-spec.json');
-  await writeFile(path, JSON.stringify({ ...spec, chainType: 'Live' }));
-  return path;
-}
 
 describe('presync snapshotter with the real node', needs('a node', hasNode()), () => {
   it('takes orders, reads its configuration again, tells what stops it, and catches up after kill -9', async (t) => {

@@ -3,7 +3,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createReadStream, createWriteStream, existsSync } from 'node:fs';
-import { chmod, mkdir, open, rename, rm } from 'node:fs/promises';
+import { chmod, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve, sep } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -74,6 +74,14 @@ export function nodeExecutable(): Promise<string> {
 /** The development chain's specification, unpacked. */
 export function devChainSpec(): Promise<string> {
   return unpackOnce(join(FIXTURES, 'dev-chain-spec.json.zst'), join(CACHE, 'dev-chain-spec.json'), 0o644);
+}
+
+/** The development chain's specification, in a new file, which says of the chain that it is a live one. */
+export async function liveChainSpec(dir: string): Promise<string> {
+  const spec: Record<string, unknown> = JSON.parse(await readFile(await devChainSpec(), 'utf8'));
+  const path = join(dir, 'live-spec.json');
+  await writeFile(path, JSON.stringify({ ...spec, chainType: 'Live' }));
+  return path;
 }
 
 function cachedNode(): string {

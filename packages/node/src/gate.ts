@@ -35,12 +35,17 @@ export interface ShutGate {
 }
 
 /** What each gate asks of whoever runs the node. */
-const HINTS: Partial<Record<GateId, string>> = {
+export const GATE_HINTS: Readonly<Record<GateId, string>> = {
+  rpc: 'start the node, or wait until it has started; where it answers is --rpc',
+  chain: 'check --rpc and --genesis',
+  syncing: 'wait until the node has caught up',
   peers: 'the limit is --min-peers',
   finality: 'the limit is --max-finality-lag',
+  gap: 'wait until the node has filled the gap, or take snapshots from one that has all blocks',
   validator: 'take snapshots from a full node, or say --allow-validator',
   migration: 'start the node and let it end the work, or remove what an old version has left',
   disk: 'free some room, or use a larger disk; what must stay free is --disk-reserve',
+  locked: 'wait until the other presync has ended',
   'quiet-hours': 'wait, or change --quiet-hours',
 };
 
@@ -49,9 +54,8 @@ export class GateShutError extends PresyncError {
   readonly gates: readonly ShutGate[];
 
   constructor(gates: readonly ShutGate[]) {
-    const hints = gates.flatMap(({ gate }) => HINTS[gate] ?? []);
     super('GATE_SHUT', `no snapshot is taken now: ${gates.map(({ reason }) => reason).join('; ')}`, {
-      hint: hints.length > 0 ? hints.join('; ') : 'wait until the node is healthy and synced',
+      hint: gates.map(({ gate }) => GATE_HINTS[gate]).join('; '),
     });
     this.gates = gates;
   }

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { mkdir, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ioError, isPresyncError, PresyncError, throwIfAborted } from './errors.ts';
-import { lockByFile } from './lib/lock-file.ts';
-import { lockBySocket } from './lib/lock-socket.ts';
+import { errnoOf, ioError, isPresyncError, PresyncError, throwIfAborted } from './errors.ts';
+import { findFileHolder, lockByFile } from './lib/lock-file.ts';
+import { findSocketHolder, lockBySocket } from './lib/lock-socket.ts';
 
 export interface LockOptions {
   /** What is locked: locks of different names on one folder do not meet. */
@@ -32,18 +32,15 @@ export interface Lock {
 export async function acquireLock(options: LockOptions): Promise<Lock> {
   const { name, dir, signal } = options;
   throwIfAborted(signal);
-  let identity: string;
+  let digest: string;
   try {
     await mkdir(dir, { recursive: true });
-    const { dev, ino } = await stat(dir, { bigint: true });
-    identity = `${dev}:${ino}`;
+    digest = await digestOf(options);
   } catch (error) {
     throw ioError(error, 'lock', dir);
   }
   const outcome =
-    process.platform === 'linux'
-      ? await lockBySocket(createHash('sha256').update(`${identity}\0${name}`).digest('hex'), signal)
-      : await lockByFile(dir, name);
+    process.platform === 'linux' ? await lockBySocket(digest, signal) : await lockByFile(dir, name);
   if ('release' in outcome) return outcome;
   const holder = outcome.holder === undefined ? '' : ` (process ${outcome.holder})`;
   throw new PresyncError('LOCKED', `another presync${holder} holds the ${name} lock on ${dir}`, {
@@ -52,6 +49,30 @@ export async function acquireLock(options: LockOptions): Promise<Lock> {
         ? 'wait until it has ended'
         : `wait until it has ended; "ps -p ${outcome.holder}" shows it`,
   });
+}
+
+async function digestOf({ name, dir }: LockOptions): Promise<string> {
+  const { dev, ino } = await stat(dir, { bigint: true });
+  return createHash('sha256').update(`${dev}:${ino}\0${name}`).digest('hex');
+}
+
+/**
+ * Who holds the lock at this moment; undefined when nobody does. The lock is not taken for it, not even for a moment: nobody is turned away by the look.
+ * The process is undefined when it cannot be known.
+ *
+ * @throws PresyncError IO_FAILED, ABORTED
+ */
+export async function lockHolder(options: LockOptions): Promise<{ pid: number | undefined } | undefined> {
+  const { name, dir, signal } = options;
+  throwIfAborted(signal);
+  let digest: string;
+  try {
+    digest = await digestOf(options);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw ioError(error, 'look at the lock on', dir);
+  }
+  return process.platform === 'linux' ? findSocketHolder(digest) : findFileHolder(dir, name);
 }
 
 const LOOK_EVERY_MS = 50;

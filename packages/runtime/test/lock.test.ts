@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdir, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { isPresyncError } from '../src/errors.ts';
-import { lockByFile } from '../src/lib/lock-file.ts';
-import { acquireLock, waitForLock } from '../src/lock.ts';
+import { findFileHolder, lockByFile } from '../src/lib/lock-file.ts';
+import { acquireLock, lockHolder, waitForLock } from '../src/lock.ts';
 import { NEVER, scratch, start } from './support.ts';
 
 test('a second lock of the same name is refused, names the holder, and is free after release', async (t) => {
@@ -20,6 +20,29 @@ test('a second lock of the same name is refused, names the holder, and is free a
   await lock.release();
   const again = await acquireLock({ dir, name: 'restore', signal: NEVER });
   await again.release();
+});
+
+test('who holds a lock is told without taking it', async (t) => {
+  const dir = await scratch(t);
+  const subject = { dir, name: 'snapshot', signal: NEVER };
+  assert.equal(await lockHolder(subject), undefined);
+  assert.equal(await lockHolder({ ...subject, dir: join(dir, 'absent') }), undefined);
+  assert.deepEqual(await readdir(dir), []);
+  const holder = start('hold-lock.ts', [dir, 'snapshot']);
+  await holder.says('held');
+  assert.deepEqual(await lockHolder(subject), { pid: holder.child.pid });
+  assert.equal(await lockHolder({ ...subject, name: 'restore' }), undefined);
+  holder.child.kill('SIGKILL');
+  await holder.ended;
+  assert.equal(await lockHolder(subject), undefined);
+
+  assert.equal(await findFileHolder(dir, 'x'), undefined);
+  const lock = await lockByFile(dir, 'x');
+  assert.deepEqual(await findFileHolder(dir, 'x'), { pid: process.pid });
+  assert.ok('release' in lock);
+  await lock.release();
+  await writeFile(join(dir, '.presync-x.lock'), `${holder.child.pid}\n`);
+  assert.equal(await findFileHolder(dir, 'x'), undefined, 'its process has ended');
 });
 
 test('locks of other names and of other folders do not meet', async (t) => {

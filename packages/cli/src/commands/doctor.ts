@@ -5,8 +5,9 @@ import { type DatabaseLayout, findDatabase, scanDatabase } from '@presync/node/l
 import { databaseHolder } from '@presync/node/locks';
 import { pauseAbilities } from '@presync/node/pause';
 import { connectNode } from '@presync/node/rpc';
-import { isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
+import { ERROR_CODES, isPresyncError, messageOf, PresyncError } from '@presync/runtime/errors';
 import { formatBytes } from '@presync/runtime/units';
+import { lookAtGates } from '@presync/snapshotter/look-at-gates';
 import { pauseSettings } from '@presync/snapshotter/pause-settings';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
@@ -28,13 +29,14 @@ interface Finding {
 
 const RPC_TIMEOUT_MS = 10_000;
 
-/** Checks what the given options allow to be checked: the machine, the database, the node, the keys, the store. Changes nothing but probe objects. */
+/** Checks what the given options allow to be checked: the machine, the database, the node, the gates of a snapshot, the keys, the store. Changes nothing but probe objects. */
 export const doctor: CommandHandler<'doctor'> = async (context) => {
   const { config, signal } = context;
   const findings: Finding[] = [];
-  const examine = async (check: string, work: () => Promise<string>): Promise<void> => {
+  /** Adds what the work has found, or why it failed. */
+  const examineAll = async (check: string, work: () => Promise<Finding[]>): Promise<void> => {
     try {
-      findings.push({ check, ok: true, detail: await work(), hint: null, exit: 0 });
+      findings.push(...(await work()));
     } catch (error) {
       if (signal.aborted) throw error;
       const known = isPresyncError(error) ? error : undefined;
@@ -47,6 +49,8 @@ export const doctor: CommandHandler<'doctor'> = async (context) => {
       });
     }
   };
+  const examine: Examine = (check, work) =>
+    examineAll(check, async () => [{ check, ok: true, detail: await work(), hint: null, exit: 0 }]);
   await examine('runtime', async () => `Node ${process.version} on ${process.platform} ${process.arch}`);
   await examine('state directory', async () => stateDirectory(config.stateDir));
   const { basePath } = config;
@@ -62,6 +66,7 @@ export const doctor: CommandHandler<'doctor'> = async (context) => {
   }
   const { rpc } = config;
   if (rpc !== undefined) await examine('node', () => examineNode(rpc, context));
+  if (basePath !== undefined) await examineAll('gates', () => examineGates(basePath, context));
   for (const file of config.signKey)
     await examine(`signing key ${file}`, async () => `key ${(await readSigningKey(file)).id}`);
   for (const key of config.trust)
@@ -135,6 +140,29 @@ async function examinePauses(
   }
 }
 
+/** What a run that began now would be told. */
+async function examineGates(
+  basePath: string,
+  { config, signal }: CommandContext<'doctor'>,
+): Promise<Finding[]> {
+  const { rpc, genesis, ...settings } = config;
+  const gates = await lookAtGates({
+    ...settings,
+    basePath,
+    pause: pauseSettings(config),
+    rpcUrl: rpc,
+    genesisHash: genesis,
+    signal,
+  });
+  return gates.map(({ gate, state, reason, hint }) => ({
+    check: `gate ${gate}`,
+    ok: state !== 'shut',
+    detail: reason === null ? state : `${state}: ${reason}`,
+    hint,
+    exit: state === 'shut' ? ERROR_CODES.GATE_SHUT.exit : 0,
+  }));
+}
+
 async function examineNode(url: string, { config, signal }: CommandContext<'doctor'>): Promise<string> {
   const rpc = await connectNode(url, { timeoutMs: RPC_TIMEOUT_MS, signal });
   try {
@@ -145,10 +173,10 @@ async function examineNode(url: string, { config, signal }: CommandContext<'doct
       genesisHash: config.genesis,
       signal,
     });
-    const state = gate.open
-      ? 'a snapshot may be taken'
-      : `no snapshot would be taken: ${gate.reasons.join('; ')}`;
-    return `${name} ${version} on ${await rpc.chainName()}, block ${gate.head.number}, finalized ${gate.finalized.number}; ${state}`;
+    const facts = `${name} ${version} on ${await rpc.chainName()}, block ${gate.head.number}, finalized ${gate.finalized.number}`;
+    // With a base path each gate is told by itself.
+    if (config.basePath !== undefined) return facts;
+    return `${facts}; ${gate.open ? 'a snapshot may be taken' : `no snapshot would be taken: ${gate.reasons.join('; ')}`}`;
   } finally {
     await rpc.close();
   }

@@ -11,7 +11,7 @@ import type { LockOutcome } from './lock-socket.ts';
  * lock that the first has just taken.
  */
 export async function lockByFile(dir: string, name: string): Promise<LockOutcome> {
-  const path = join(dir, `.presync-${name}.lock`);
+  const path = pathOf(dir, name);
   try {
     for (;;) {
       if (await create(path)) return { release: () => rm(path, { force: true }) };
@@ -23,6 +23,24 @@ export async function lockByFile(dir: string, name: string): Promise<LockOutcome
   } catch (error) {
     throw ioError(error, 'lock', path);
   }
+}
+
+/** Who holds the lock; undefined when nobody does. */
+export async function findFileHolder(
+  dir: string,
+  name: string,
+): Promise<{ pid: number | undefined } | undefined> {
+  const path = pathOf(dir, name);
+  try {
+    const holder = await readHolder(path);
+    return holder === 'gone' || (holder !== undefined && !isAlive(holder)) ? undefined : { pid: holder };
+  } catch (error) {
+    throw ioError(error, 'look at the lock', path);
+  }
+}
+
+function pathOf(dir: string, name: string): string {
+  return join(dir, `.presync-${name}.lock`);
 }
 
 async function create(path: string): Promise<boolean> {

@@ -22,6 +22,12 @@ export async function lockBySocket(digest: string, signal: AbortSignal): Promise
   }
 }
 
+/** Who listens on the abstract socket of that name; undefined when nobody does. */
+export async function findSocketHolder(digest: string): Promise<{ pid: number | undefined } | undefined> {
+  const holder = await askHolder(`\0presync-${digest}`);
+  return holder === 'gone' ? undefined : { pid: holder };
+}
+
 /** Undefined when the name is taken. */
 function listen(path: string): Promise<Server | undefined> {
   return new Promise((resolve, reject) => {

@@ -46,7 +46,7 @@ export interface GateSubject {
  */
 export async function passGates(options: SourceNodeOptions, subject: GateSubject): Promise<ChainFacts> {
   const { rpc } = subject;
-  const shut = await machineGates(options, subject);
+  const { shut } = await askMachine(options, subject);
   if (rpc === undefined) {
     if (options.genesisHash === undefined) {
       throw new PresyncError('CONFIG_INVALID', 'without an RPC the genesis hash of the chain is not known', {
@@ -81,21 +81,31 @@ export async function passGates(options: SourceNodeOptions, subject: GateSubject
   };
 }
 
-async function machineGates(
-  options: SourceNodeOptions,
+/** What the machine's gates say. */
+export interface MachineAnswer {
+  shut: ShutGate[];
+  /** Gates that are not asked here, and why. */
+  passed: Partial<Record<GateId, string>>;
+}
+
+export type MachineOptions = Omit<GateSettings, 'minPeers' | 'maxFinalityLag'> &
+  Pick<SourceNodeOptions, 'pause' | 'viewDir' | 'stateDir'>;
+
+/** Asks the gates that do not need the node's RPC. */
+export async function askMachine(
+  options: MachineOptions,
   { layout, files, holder, rpc }: GateSubject,
-): Promise<ShutGate[]> {
+): Promise<MachineAnswer> {
   const quiet = quietHoursAt(options.quietHours ?? [], options.timezone ?? 'UTC', new Date());
   // A database that nobody has open belongs to no running node, which could run out of room or miss a block.
   const runs = options.pause.strategy !== 'none' || holder !== undefined;
+  const asksValidator = runs && options.allowValidator !== true;
   const checks = [
     quiet === undefined
       ? undefined
       : ({ gate: 'quiet-hours', reason: `it is between the quiet hours ${quiet}` } as const),
     await findMigration(layout),
-    runs && options.allowValidator !== true
-      ? await findValidator({ layout, pid: holder?.pid ?? options.pause.pid, rpc })
-      : undefined,
+    asksValidator ? await findValidator({ layout, pid: holder?.pid ?? options.pause.pid, rpc }) : undefined,
     await findTightDisk({
       layout,
       files,
@@ -105,7 +115,12 @@ async function machineGates(
       scratch: scratchBytes(files),
     }),
   ];
-  return checks.filter((gate) => gate !== undefined);
+  return {
+    shut: checks.filter((gate) => gate !== undefined),
+    passed: asksValidator
+      ? {}
+      : { validator: runs ? '--allow-validator is said' : 'no node has the database open' },
+  };
 }
 
 /** The last index and the new one, each with some hundred bytes a file and a chunk, of which the smallest count as whole ones. */

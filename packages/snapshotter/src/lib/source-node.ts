@@ -60,6 +60,8 @@ export interface SourceNodeOptions extends GateSettings {
   onPhase?: ((phase: SnapshotPhase) => void) | undefined;
   /** Told that the preparation of a view moves, which may take hours where files are copied. */
   onMove?: (() => void) | undefined;
+  /** Told when the node has shown no new block for too long after the pause. */
+  onBlocksStalled?: (() => void) | undefined;
   log: Logger;
   signal: AbortSignal;
 }
@@ -102,24 +104,27 @@ export interface FrozenDatabase {
 
 /** Where an RPC answers by default. */
 const DEFAULT_RPC = 'ws://127.0.0.1:9944';
-const RPC_TIMEOUT_MS = 15_000;
+export const RPC_TIMEOUT_MS = 15_000;
 /** How long the node has to show a new block after the pause before that is reported. */
 const ADVANCE_TIMEOUT_MS = 60_000;
 /** The same for one that was started anew. */
 const RESTART_TIMEOUT_MS = 300_000;
 
 /** The databases of the node, its chain's own first, after a node that an earlier presync left paused was resumed. */
-export async function findSource({
+export async function findSource(options: SourceNodeOptions): Promise<SourceDatabases> {
+  await recoverNode(options);
+  return locateDatabases(options);
+}
+
+/** The databases that are to be taken, the chain's own first. Nothing is done for it. */
+export async function locateDatabases({
   basePath,
   relayBasePath,
   chain,
   backend,
   databases,
-  stateDir,
-  log,
   signal,
-}: SourceNodeOptions): Promise<SourceDatabases> {
-  await recoverNode({ stateDir, log, signal });
+}: DatabasePlace): Promise<SourceDatabases> {
   const place = { basePath, chainId: chain, backend, signal };
   if (databases !== 'all' && relayBasePath !== undefined) {
     throw new PresyncError(
@@ -135,6 +140,12 @@ export async function findSource({
   if (main === undefined) throw new PresyncError('INTERNAL', 'a node without a database');
   return [main, ...others];
 }
+
+/** What says where the databases lie. */
+export type DatabasePlace = Pick<
+  SourceNodeOptions,
+  'basePath' | 'relayBasePath' | 'chain' | 'backend' | 'databases' | 'signal'
+>;
 
 /** The main one and, where they are taken, the others. */
 export type SourceDatabases = readonly [main: DatabaseLayout, ...others: DatabaseLayout[]];
@@ -153,7 +164,7 @@ export async function openSource(options: SourceNodeOptions, layouts: SourceData
     files.push(...(await scanDatabase(layout, { signal })));
     await readDatabaseIdentity(layout, { signal });
   }
-  const rpcUrl = options.rpcUrl ?? (options.pause.strategy === 'none' ? undefined : DEFAULT_RPC);
+  const rpcUrl = rpcUrlOf(options);
   const rpc =
     rpcUrl === undefined ? undefined : await connectNode(rpcUrl, { timeoutMs: RPC_TIMEOUT_MS, signal });
   try {
@@ -189,6 +200,11 @@ export async function openSource(options: SourceNodeOptions, layouts: SourceData
     await rpc?.close();
     throw error;
   }
+}
+
+/** Where the node is asked; undefined where it is not. */
+export function rpcUrlOf({ rpcUrl, pause }: Pick<SourceNodeOptions, 'rpcUrl' | 'pause'>): string | undefined {
+  return rpcUrl ?? (pause.strategy === 'none' ? undefined : DEFAULT_RPC);
 }
 
 /** One pause holds one process still, so all databases must be its own. */
@@ -322,6 +338,7 @@ async function watchAdvance(
       since: head.number,
       reason: messageOf(error),
     });
+    options.onBlocksStalled?.();
     return false;
   }
 }

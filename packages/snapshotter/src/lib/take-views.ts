@@ -96,7 +96,10 @@ async function freezeAll(
 }
 
 /** Where the view of a database is made: a database that lies in another one's folder has its views beside that. */
-export function viewDirOf(layout: DatabaseLayout, { viewDir }: SourceNodeOptions): string | undefined {
+export function viewDirOf(
+  layout: DatabaseLayout,
+  { viewDir }: Pick<SourceNodeOptions, 'viewDir'>,
+): string | undefined {
   if (viewDir !== undefined || !/^(?:relay-)?parachains$/.test(layout.role ?? '')) return viewDir;
   return join(layout.dir, layout.backend === 'rocksdb' ? '../../..' : '..', '.presync');
 }
