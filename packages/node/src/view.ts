@@ -74,4 +74,4 @@ export interface FrozenView {
 
 export { openCopy } from './lib/copy-view.ts';
 export { prepareView } from './lib/prepare-view.ts';
-export { removeStaleViews } from './lib/view-folder.ts';
+export { type FoundView, listViews, removeStaleViews } from './lib/view-folder.ts';

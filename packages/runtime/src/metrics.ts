@@ -146,6 +146,16 @@ export function createMetrics(register: Registry) {
         buckets: PAUSE_BUCKETS,
         registers,
       }),
+      quarantined: new Counter({
+        name: 'presync_snapshot_quarantined_total',
+        help: 'Snapshots that failed their proof and stay in quarantine.',
+        registers,
+      }),
+      viewsLeft: new Gauge({
+        name: 'presync_snapshot_views_left',
+        help: 'Frozen views that are still there although nobody reads them: their presync has ended, or it is this one between two runs.',
+        registers,
+      }),
       lastPublished: new Gauge({
         name: 'presync_snapshot_last_published_timestamp_seconds',
         help: 'When the newest snapshot of this daemon became latest, as Unix time.',
@@ -179,6 +189,11 @@ export function createMetrics(register: Registry) {
         help: 'Resumes that failed, or after which no block came.',
         registers,
       }),
+      pauseOverruns: new Counter({
+        name: 'presync_node_pause_overruns_total',
+        help: 'Pauses that were over their budget: the node was resumed, and the view thrown away.',
+        registers,
+      }),
     },
     disk: new Gauge({
       name: 'presync_disk_free_bytes',
@@ -190,6 +205,16 @@ export function createMetrics(register: Registry) {
       damaged: new Gauge({
         name: 'presync_repository_damaged_snapshots',
         help: 'Snapshots that retention would keep and that lack chunks, as the last run of retention found them.',
+        registers,
+      }),
+      retentionFailed: new Gauge({
+        name: 'presync_repository_retention_failed',
+        help: '1 when the last run of retention failed, or could remove nothing because nobody knows what a snapshot names; else 0.',
+        registers,
+      }),
+      overdue: new Gauge({
+        name: 'presync_repository_overdue_collections',
+        help: 'Finds of garbage that are still there although their grace is over, as the last run of retention left them: they wait for leases, or for what cannot be read.',
         registers,
       }),
       removedBytes: new Counter({

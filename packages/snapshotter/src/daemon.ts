@@ -13,6 +13,7 @@ import { startControlServer } from './lib/control-server.ts';
 import { sentenceOf, statusOf } from './lib/daemon-status.ts';
 import { createJitter } from './lib/jitter.ts';
 import { measureDisks } from './lib/measure-disks.ts';
+import { measureViews } from './lib/measure-views.ts';
 import { createRunObserver, recallRuns } from './lib/observe.ts';
 import { readiness } from './lib/readiness.ts';
 import { recoverNode } from './lib/recover-node.ts';
@@ -130,6 +131,8 @@ async function work(options: DaemonOptions, { history, notify, token }: Parts): 
       ...settings.take,
       onPhase: (phase) =>
         metrics.node.paused.set(phase === 'pause' && take.pause.strategy !== 'none' ? 1 : 0),
+      onBlocksStalled: () => metrics.node.resumeFailures.inc(),
+      onQuarantined: () => metrics.snapshot.quarantined.inc(),
     }),
     observer: {
       ...observer,
@@ -181,6 +184,7 @@ async function work(options: DaemonOptions, { history, notify, token }: Parts): 
     metrics.snapshot.nextRun.set((timetable.next()?.getTime() ?? 0) / 1000);
     metrics.snapshot.maxAge.set((settings.maxAgeMs ?? 0) / 1000);
     void measureDisks(take, metrics);
+    void measureViews(take, { metrics, isIdle: () => runner.current === undefined });
   };
   const timer = setInterval(look, LOOK_EVERY_MS);
   look();

@@ -13,8 +13,19 @@ import {
   readLatest,
   resolveSnapshot,
 } from '@presync/transfer/repository';
-import { type ProveMode, type UploadResult, uploadSnapshot } from '@presync/transfer/snapshot';
-import { findSource, openSource, type SourceDatabases, type SourceNodeOptions } from './lib/source-node.ts';
+import {
+  type FurtherProof,
+  type ProveMode,
+  type UploadResult,
+  uploadSnapshot,
+} from '@presync/transfer/snapshot';
+import {
+  type FrozenDatabase,
+  findSource,
+  openSource,
+  type SourceDatabases,
+  type SourceNodeOptions,
+} from './lib/source-node.ts';
 import { type ProofOptions, prepareProof } from './prove-snapshot.ts';
 
 export interface TakeSnapshotOptions extends SourceNodeOptions {
@@ -30,6 +41,8 @@ export interface TakeSnapshotOptions extends SourceNodeOptions {
   prove?: ProveMode | undefined;
   /** Restore each snapshot, and open the copy, before it becomes the newest. */
   proof?: ProofOptions | undefined;
+  /** Told when a new snapshot has failed its proof. */
+  onQuarantined?: (() => void) | undefined;
   /** Check everything and stop before the node is touched. */
   dryRun?: boolean | undefined;
   progress: ProgressSink;
@@ -90,52 +103,77 @@ async function takeLocked(
     await assertSameChain(repository, channel, source.genesisHash, signal);
 
     const frozen = await source.freeze();
-    const { files, bytes, allocated, describe, databaseIdentity, release } = frozen;
-    try {
-      onPhase?.('upload');
-      options.progress.start({ label: `Snapshot of ${channel}`, total: bytes });
-      const upload = await uploadSnapshot({
-        repository,
-        channel,
-        files,
-        databaseIdentity,
-        describe,
-        keys: options.keys,
-        stateDir: options.stateDir,
-        level: options.level,
-        concurrency,
-        prove: options.prove,
-        proof: proofOf?.(repository),
-        clock: await options.createClock?.(),
-        onRead: async () => {
-          onPhase?.('publish');
-          await release();
-        },
-        onProgress: (done) => options.progress.advance(done),
-        onEvent: (event, message, details) => {
-          if (event === 'snapshot.published') onPhase?.('prove');
-          log[event === 'snapshot.quarantined' ? 'error' : 'info'](event, message, details);
-        },
-        signal,
-      });
-      options.progress.finish();
-      onPhase?.('after');
-      await after(options, repository, channel);
-      const blocksAdvanced = await frozen.advancing;
-      return {
-        channel,
-        upload,
-        pauseSeconds: describe.pause.seconds,
-        blocksAdvanced,
-        files: files.length,
-        bytes,
-        allocated,
-      };
-    } finally {
-      await release();
-    }
+    const { files, bytes, allocated, describe } = frozen;
+    const upload = await uploadFrozen(options, frozen, {
+      repository,
+      channel,
+      proof: proofOf?.(repository),
+    });
+    return {
+      channel,
+      upload,
+      pauseSeconds: describe.pause.seconds,
+      blocksAdvanced: await frozen.advancing,
+      files: files.length,
+      bytes,
+      allocated,
+    };
   } finally {
     await source.close();
+  }
+}
+
+/** Uploads the view, and removes it however that ends. */
+async function uploadFrozen(
+  options: TakeSnapshotOptions,
+  frozen: FrozenDatabase,
+  {
+    repository,
+    channel,
+    proof,
+  }: { repository: Repository; channel: string; proof: FurtherProof | undefined },
+): Promise<UploadResult> {
+  const { signal, log, onPhase } = options;
+  const { files, bytes, describe, databaseIdentity, release } = frozen;
+  try {
+    onPhase?.('upload');
+    options.progress.start({ label: `Snapshot of ${channel}`, total: bytes });
+    const upload = await uploadSnapshot({
+      repository,
+      channel,
+      files,
+      databaseIdentity,
+      describe,
+      keys: options.keys,
+      stateDir: options.stateDir,
+      level: options.level,
+      concurrency: options.concurrency,
+      prove: options.prove,
+      proof,
+      clock: await options.createClock?.(),
+      onRead: async () => {
+        onPhase?.('publish');
+        await release();
+      },
+      onProgress: (done) => options.progress.advance(done),
+      onEvent: (event, message, details) => {
+        if (event === 'snapshot.published') onPhase?.('prove');
+        if (event === 'snapshot.quarantined') options.onQuarantined?.();
+        log[event === 'snapshot.quarantined' ? 'error' : 'info'](event, message, details);
+      },
+      signal,
+    });
+    options.progress.finish();
+    onPhase?.('after');
+    await after(options, repository, channel);
+    return upload;
+  } catch (error) {
+    await release();
+    // That nobody has a snapshot now is no reason not to see whether the node goes on.
+    if (!signal.aborted) await frozen.advancing;
+    throw error;
+  } finally {
+    await release();
   }
 }
 

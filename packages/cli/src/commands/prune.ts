@@ -11,7 +11,7 @@ import { openRepository } from '@presync/transfer/repository';
 import { createStoreClock } from '@presync/transfer/store-clock';
 import type { CommandHandler } from '../command.ts';
 import { writeReport } from '../lib/report.ts';
-import { keepRules } from '../lib/retention.ts';
+import { indexCache, keepRules } from '../lib/retention.ts';
 
 export const prune: CommandHandler<'prune'> = async ({ config, log, signal }) => {
   const access = await readStoreAccess(config);
@@ -27,6 +27,7 @@ export const prune: CommandHandler<'prune'> = async ({ config, log, signal }) =>
       wait: config.wait,
       dryRun: config.dryRun,
       scratchDir,
+      cacheDir: indexCache(config),
       concurrency: config.concurrency,
       clock: await createStoreClock(config.store, { access, signal }),
       onEvent: (event, message, details) => log.info(event, message, details),

@@ -83,6 +83,44 @@ export async function removeViewFolder(dir: string): Promise<void> {
   }
 }
 
+/** A view's folder that is there. */
+export interface FoundView {
+  dir: string;
+  /** Whose it is: this process's, another's that is alive, or one's that has ended. */
+  owner: 'self' | 'other' | 'ended';
+}
+
+/**
+ * The views in the folder that `prepareView` uses with the same options, by name. Whatever else lies there, symbolic links too, is left out.
+ *
+ * @throws IO_FAILED
+ */
+export async function listViews(
+  layout: DatabaseLayout,
+  { viewDir }: { viewDir?: string | undefined },
+): Promise<FoundView[]> {
+  const parent = viewParent(layout, viewDir);
+  const own = ownProcess();
+  const found: FoundView[] = [];
+  try {
+    if (!(await lstat(parent)).isDirectory()) return [];
+    const entries = await readdir(parent, { withFileTypes: true });
+    for (const entry of entries.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
+      const [, pid, startTime] = VIEW_NAME.exec(entry.name) ?? [];
+      if (pid === undefined || startTime === undefined || !entry.isDirectory()) continue;
+      const owner = { pid: Number(pid), startTime };
+      const isOwn = owner.pid === own.pid && startTime === own.startTime;
+      found.push({
+        dir: join(parent, entry.name),
+        owner: isOwn ? 'self' : isAlive(owner) ? 'other' : 'ended',
+      });
+    }
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw ioError(error, 'list', parent);
+  }
+  return found;
+}
+
 /**
  * Removes the views that a presync which has ended left behind, in the folder that `prepareView` uses with the same
  * options. Views of running ones, and whatever else lies there, are left alone. Symbolic links are not followed.
@@ -94,22 +132,10 @@ export async function removeStaleViews(
   layout: DatabaseLayout,
   options: { viewDir?: string | undefined; signal: AbortSignal },
 ): Promise<string[]> {
-  const parent = viewParent(layout, options.viewDir);
   const removed: string[] = [];
-  let names: string[];
-  try {
-    if (!(await lstat(parent)).isDirectory()) return [];
-    names = await readdir(parent);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw ioError(error, 'list', parent);
-  }
-  for (const name of names.sort()) {
+  for (const { dir, owner } of await listViews(layout, options)) {
     throwIfAborted(options.signal);
-    const match = VIEW_NAME.exec(name);
-    if (match?.[1] === undefined || match[2] === undefined) continue;
-    if (isAlive({ pid: Number(match[1]), startTime: match[2] })) continue;
-    const dir = join(parent, name);
+    if (owner !== 'ended') continue;
     // Another presync may be sweeping here too.
     const found = await lstat(dir).catch((error: unknown) => {
       if (errnoOf(error) !== 'ENOENT') throw ioError(error, 'look at', dir);

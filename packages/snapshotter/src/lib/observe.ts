@@ -74,10 +74,12 @@ function tell(log: Logger, { record, error }: EndedRun): void {
   }
 }
 
-function measure({ snapshot, node }: Metrics, { record, phases, result }: EndedRun): void {
+function measure({ snapshot, node }: Metrics, { record, phases }: EndedRun): void {
   const { outcome, code, gates, started, ended } = record;
   for (const gate of GATE_IDS) snapshot.gate.set({ gate }, gates.includes(gate) ? 1 : 0);
   for (const gate of gates) snapshot.gateShut.inc({ gate });
+  if (code === 'NODE_RESUME_FAILED') node.resumeFailures.inc();
+  if (code === 'NODE_PAUSE_BUDGET') node.pauseOverruns.inc();
   snapshot.runs.inc({ outcome: outcome === 'failed' || outcome === 'stopped' ? (code ?? outcome) : outcome });
   for (const { phase, seconds } of phases) snapshot.phaseSeconds.observe({ phase }, seconds);
   if (ended === null) return;
@@ -93,7 +95,6 @@ function measure({ snapshot, node }: Metrics, { record, phases, result }: EndedR
     snapshot.bytes.inc({ kind: 'read' }, record.bytes.read);
     snapshot.bytes.inc({ kind: 'added' }, record.bytes.added);
   }
-  if (result?.blocksAdvanced === false) node.resumeFailures.inc();
 }
 
 function setBytes(snapshot: Metrics['snapshot'], { bytes }: RunRecord): void {
