@@ -1,5 +1,5 @@
 /**
- * `npm run campaign -- NAME [--count N] [--seed N] [--backend rocksdb|paritydb] [--store NAME]`: long, seeded trials with a report in
+ * `npm run campaign -- NAME [--count N] [--seed N] [--backend rocksdb|paritydb] [--store NAME] [--strategy NAME]`: long, seeded trials with a report in
  * test/results. `conformance` and `store-check` try each store once, and take no options.
  */
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -17,6 +17,7 @@ import { machineCampaign } from './machine.ts';
 import { pausesCampaign } from './pauses.ts';
 import { PUBLISHER_STORES, publishersCampaign } from './publishers.ts';
 import { storeCheckCampaign } from './store-check.ts';
+import { UNIT_PAUSES, unitPausesCampaign } from './unit-pauses.ts';
 
 const RESULTS = resolve(import.meta.dirname, '../results');
 const BACKENDS = ['rocksdb', 'paritydb'] as const;
@@ -27,6 +28,7 @@ interface Settings {
   /** What the command line asks for; undefined for all. */
   backend: string | undefined;
   store: string | undefined;
+  strategy: string | undefined;
   dir: string;
   log: (line: string) => void;
 }
@@ -37,15 +39,15 @@ interface Campaign {
 }
 
 /** One after the other, each in a folder of its own. */
-async function each<T extends string>(
+async function each<T extends string, R extends object>(
   all: readonly T[],
   wanted: string | undefined,
   dir: string,
-  work: (one: T, dir: string) => Promise<object>,
-): Promise<object[]> {
+  work: (one: T, dir: string) => Promise<R>,
+): Promise<R[]> {
   const chosen = all.filter((one) => wanted === undefined || one === wanted);
   if (chosen.length === 0) throw new UsageError(`There is no "${wanted}". Try one of: ${all.join(', ')}`);
-  const reports: object[] = [];
+  const reports: R[] = [];
   for (const one of chosen) {
     const own = join(dir, one);
     reports.push(await work(one, own));
@@ -93,6 +95,18 @@ const CAMPAIGNS: Record<string, Campaign> = {
   },
   /** Needs what test/machine needs; see there. */
   machine: byBackend(160, machineCampaign),
+  /** `count` for each strategy and backend. Needs what test/machine needs. */
+  'unit-pauses': {
+    count: 40,
+    run: async ({ count, seed, backend, strategy, dir, log }) => {
+      const reports = await each(UNIT_PAUSES, strategy, dir, (held, folder) =>
+        each(BACKENDS, backend, folder, (one, own) =>
+          unitPausesCampaign({ strategy: held, backend: one, count, seed, dir: own, log }),
+        ),
+      );
+      return reports.flat();
+    },
+  },
   /** `count` for each store. */
   faults: {
     count: 200,
@@ -168,7 +182,8 @@ async function writeResult(name: string, document: object): Promise<void> {
 /** With the reports of an earlier run on what this one left out: a long campaign may be run store by store. */
 async function withEarlier(path: string, reports: object[], partial: boolean): Promise<object[]> {
   if (!partial) return reports;
-  const subject = (report: object): unknown => Reflect.get(report, 'store') ?? Reflect.get(report, 'backend');
+  const subject = (report: object): string =>
+    ['store', 'backend', 'strategy'].map((name) => Reflect.get(report, name)).join(' ');
   const done = new Set(reports.map(subject));
   const earlier = await readFile(path, 'utf8').then(
     (text): object[] => JSON.parse(text).reports,
@@ -190,6 +205,7 @@ async function main(): Promise<number> {
       seed: { type: 'string' },
       backend: { type: 'string' },
       store: { type: 'string' },
+      strategy: { type: 'string' },
     },
   });
   const [name = ''] = positionals;
@@ -200,13 +216,14 @@ async function main(): Promise<number> {
     const known = Object.keys({ ...CAMPAIGNS, ...REPORTS }).join(', ');
     throw new UsageError(`There is no campaign "${name}". Try one of: ${known}`);
   }
-  const { backend, store } = values;
+  const { backend, store, strategy } = values;
   const count = Number(values.count ?? campaign.count);
   const seed = Number(values.seed ?? 1);
   const dir = await mkdtemp(join(tmpdir(), `presync-${name}-`));
   const started = Date.now();
   try {
-    const reports = await campaign.run({ count, seed, backend, store, dir, log });
+    const reports = await campaign.run({ count, seed, backend, store, strategy, dir, log });
+    const partial = [backend, store, strategy].some((part) => part !== undefined);
     const document = {
       campaign: name,
       count,
@@ -215,7 +232,7 @@ async function main(): Promise<number> {
       seconds: Math.round((Date.now() - started) / 1000),
       node: process.version,
       cores: cpus().length,
-      reports: await withEarlier(resultPath(name), reports, backend !== undefined || store !== undefined),
+      reports: await withEarlier(resultPath(name), reports, partial),
     };
     await writeResult(name, document);
     process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);

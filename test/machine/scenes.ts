@@ -1,9 +1,9 @@
 /** What may go wrong on a source machine, each with what must be seen of it. One table, for the test and for the campaign. */
 import { execFileSync } from 'node:child_process';
-import { readlinkSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
 import {
   BUDGET_MS,
+  isPresync,
+  leftByPauses,
   type Moment,
   NODE,
   now,
@@ -58,25 +58,24 @@ function commanded(
   };
 }
 
-/** A scene in which processes are killed in the pause; from outside, since a command would come too late. */
+/** A scene in which processes are killed in the pause. */
 function killed(
   name: string,
   unit: string,
-  which: (pid: number) => boolean,
+  which: ((pid: number) => boolean) | undefined,
   more: Pick<Scene, 'reason' | 'nodeSurvives' | 'mayPass'>,
 ): Scene {
   return {
     name,
     async act(source, moment) {
       const inPause = await untilMoment(source, moment);
-      for (const pid of source.machine.processes(unit).filter(which)) process.kill(pid, 'SIGKILL');
+      source.machine.kill(unit, which);
       return inPause;
     },
     ...more,
   };
 }
 
-const isPresync = (pid: number): boolean => readlinkSync(`/proc/${pid}/exe`).endsWith('/presync');
 const KILLED = { reason: { journal: /code=killed, status=9\/KILL/ }, nodeSurvives: true };
 
 export const SCENES: readonly Scene[] = [
@@ -88,8 +87,8 @@ export const SCENES: readonly Scene[] = [
   commanded('the daemon is restarted in the pause', ['systemctl', 'restart', PRESYNC]),
   commanded('the package is installed again in the pause', ['dpkg', '--install', '/opt/presync.deb']),
   killed('the daemon is killed in the pause', PRESYNC, isPresync, KILLED),
-  killed('everything of the daemon is killed in the pause', PRESYNC, () => true, KILLED),
-  killed('the node is killed in the pause', NODE, () => true, {
+  killed('everything of the daemon is killed in the pause', PRESYNC, undefined, KILLED),
+  killed('the node is killed in the pause', NODE, undefined, {
     // Until it answers again, which may be before the next run; and the pause may have ended just before the blow.
     reason: { codes: /^(NODE_|GATE_SHUT$)/ },
     mayPass: true,
@@ -132,7 +131,7 @@ export async function playScene(source: SourceMachine, scene: Scene, moment: Mom
   const best = await source.best();
   const back = until('the node makes blocks', async () => (await source.best()) > Math.max(best, 0));
   await back.catch((error: Error) =>
-    violations.push(`${error.message}; it is ${machine.isPaused(NODE) ? 'still' : 'not'} paused`),
+    violations.push(`${error.message}; it is ${source.isHeld() ? 'still' : 'not'} paused`),
   );
   const told = async (): Promise<boolean> => {
     const { reason } = scene;
@@ -157,9 +156,9 @@ export async function playScene(source: SourceMachine, scene: Scene, moment: Mom
     (error: Error) => violations.push(error.message),
   );
   // A run takes what an ended one has left.
-  await until('no intent to pause is left', async () =>
-    (await readdir(source.state)).every((name) => !name.startsWith('pause-')),
-  ).catch((error: Error) => violations.push(error.message));
+  await until('no intent to pause is left', async () => leftByPauses(source).length === 0).catch(
+    (error: Error) => violations.push(error.message),
+  );
   const { seconds: hole } = await source.longestHole(since);
   if (scene.nodeSurvives && hole > (BUDGET_MS + SLACK_MS) / 1000)
     violations.push(`the node made no block for ${hole.toFixed(1)} s`);

@@ -1,6 +1,6 @@
 /** A source node as an operator would set it up: systemd, the real node under its own user, presync from the Debian package. */
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
@@ -28,12 +28,18 @@ const RPC = 'http://127.0.0.1:9944';
 const ADMIN = 'http://127.0.0.1:9616';
 const STATE = '/var/lib/presync';
 
+/** The ways to hold a node that is a unit. */
+export type UnitPause = 'signal' | 'freeze' | 'stop';
+
 export interface SourceMachine {
   machine: Machine;
   backend: FixtureBackend;
+  pause: UnitPause;
   /** The store's and the state's folders, as seen from outside. */
   store: string;
   state: string;
+  /** The node stands still, or is down, as its strategy wants it. */
+  isHeld(): boolean;
   /** Numbers of the snapshots whose manifest is visible, in order. */
   snapshots(): Promise<number[]>;
   /** Takes the room of the state's file system away until that many KiB are left. */
@@ -63,13 +69,18 @@ export interface SourceOptions {
   dir: string;
   /** When snapshots are taken. */
   schedule: string;
+  /** How the node is held still. Default `signal`. */
+  pause?: UnitPause;
+  /** Options of presync that are to differ from those of `configure`. */
+  settings?: Readonly<Record<string, unknown>>;
 }
 
 /** The seconds since the epoch, as the journal counts them. */
 export const now = (): number => Date.now() / 1000;
 
 /** Boots the machine, installs presync, and waits until the node makes blocks and the daemon waits for its schedule. */
-export async function startSource({ backend, dir, schedule }: SourceOptions): Promise<SourceMachine> {
+export async function startSource(options: SourceOptions): Promise<SourceMachine> {
+  const { backend, dir, pause = 'signal' } = options;
   const { deb } = await builtPackage();
   if (deb === undefined) throw new Error('the package could not be built: dpkg-deb is missing');
   const [store, state, base] = [join(dir, 'store'), join(dir, 'state'), join(dir, 'base')];
@@ -95,10 +106,10 @@ export async function startSource({ backend, dir, schedule }: SourceOptions): Pr
         { from: state, to: STATE },
       ],
     });
-    const source = describe(machine, { backend, store, state, end });
+    const source = describe(machine, { backend, pause, store, state, end });
     await installNode(machine, backend);
     await machine.ok('dpkg', '--install', '/opt/presync.deb');
-    await configure(machine, schedule);
+    await configure(machine, { ...PAUSES[pause], schedule: options.schedule, ...options.settings });
     await until('the node makes blocks', async () => (await source.best()) > 0);
     await machine.ok('systemctl', 'start', PRESYNC);
     return source;
@@ -180,7 +191,13 @@ export async function bootstrapSecond({ machine, backend, snapshots }: SourceMac
   );
 }
 
-async function configure(machine: Machine, schedule: string): Promise<void> {
+const PAUSES: Record<UnitPause, object> = {
+  signal: { pause: 'signal', pidFile: '/run/polkadot/pid' },
+  freeze: { pause: 'freeze', unit: NODE },
+  stop: { pause: 'stop', unit: NODE },
+};
+
+async function configure(machine: Machine, settings: object): Promise<void> {
   await machine.ok('presync', 'keys', 'new', '--out', '/etc/presync/keys/snapshots');
   const config = {
     basePath: '/var/lib/polkadot',
@@ -188,12 +205,10 @@ async function configure(machine: Machine, schedule: string): Promise<void> {
     signKey: '/etc/presync/keys/snapshots',
     rpc: RPC,
     genesis: DEV_GENESIS,
-    pause: 'signal',
-    pidFile: '/run/polkadot/pid',
     pauseBudget: `${BUDGET_MS}ms`,
     minPeers: 0,
     anchorAge: '1s',
-    schedule,
+    ...settings,
   };
   await writeConfig(machine, config);
   await machine.ok('presync', 'config', 'check', 'snapshotter');
@@ -206,13 +221,14 @@ async function writeConfig(machine: Machine, config: object): Promise<void> {
 
 function describe(
   machine: Machine,
-  parts: Pick<SourceMachine, 'backend' | 'store' | 'state' | 'end'>,
+  parts: Pick<SourceMachine, 'backend' | 'pause' | 'store' | 'state' | 'end'>,
 ): SourceMachine {
-  const { store, state } = parts;
+  const { store, state, pause } = parts;
   const ballast = join(state, 'ballast');
   return {
     ...parts,
     machine,
+    isHeld: () => (pause === 'stop' ? machine.processes(NODE).length === 0 : machine.isPaused(NODE)),
     async snapshots() {
       const channels = join(store, 'snapshots/dev');
       if (!existsSync(channels)) return [];
@@ -289,19 +305,58 @@ export async function until(
 export type Moment = 'paused' | number;
 
 /** Waits for that moment of the next pause. Tells whether the node stands still. */
-export async function untilMoment({ state, machine }: SourceMachine, moment: Moment): Promise<boolean> {
+export async function untilMoment(source: SourceMachine, moment: Moment): Promise<boolean> {
   const deadline = performance.now() + PATIENCE_MS;
   const waiting = (): boolean =>
-    moment === 'paused'
-      ? !machine.isPaused(NODE)
-      : !readdirSync(state).some((name) => /^pause-.*\.json$/.test(name));
+    moment === 'paused' ? !source.isHeld() : pendingIntents(source).length === 0;
   while (waiting()) {
     if (performance.now() > deadline) throw new Error('no pause began');
     // A pause takes milliseconds, so that is no place to sleep.
     await nextTurn();
   }
   if (moment !== 'paused') await sleep(moment);
-  return machine.isPaused(NODE);
+  return source.isHeld();
+}
+
+/** Ids of the pauses whose intent is on disk, and which no deadman has ended. */
+export function pendingIntents({ state }: SourceMachine): string[] {
+  return readdirSync(state).flatMap((name) => /^pause-(.*)\.json$/.exec(name)?.[1] ?? []);
+}
+
+/** Changes what stands in the `[Service]` part of the daemon's unit, until what is returned is called. */
+export async function overrideUnit({ machine }: SourceMachine, lines: string): Promise<() => Promise<void>> {
+  const folder = join(machine.root, 'etc/systemd/system', `${PRESYNC}.d`);
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, 'override.conf'), `[Service]\n${lines}\n`);
+  await machine.ok('systemctl', 'daemon-reload');
+  return async () => {
+    await rm(folder, { recursive: true });
+    await machine.ok('systemctl', 'daemon-reload');
+  };
+}
+
+/** What pauses have left in the state folder. */
+export function leftByPauses({ state }: SourceMachine): string[] {
+  return readdirSync(state).filter((name) => /^(?:pause|hook)-/.test(name));
+}
+
+/** The units of deadmen that stand by, or work. */
+export async function deadmanUnits({ machine }: SourceMachine): Promise<string[]> {
+  const listed = await machine.ok('systemctl', 'list-units', '--plain', '--no-legend', 'presync-deadman-*');
+  return listed.split('\n').flatMap((line) => line.split(' ')[0] || []);
+}
+
+/** Of the processes of the daemon's unit. */
+export const isPresync = (pid: number): boolean => commandOf(pid)[0]?.endsWith('/presync') === true;
+export const isDeadman = (pid: number): boolean => commandOf(pid).includes('presync-deadman');
+
+/** Empty for one that has ended. */
+function commandOf(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+  } catch {
+    return [];
+  }
 }
 
 /** What the manifest of a snapshot says, signatures aside. */

@@ -21,10 +21,14 @@ export interface Machine {
   run(...command: string[]): Promise<Ran>;
   /** The same, and throws unless it exits with 0. Gives what it wrote to stdout. */
   ok(...command: string[]): Promise<string>;
+  /** Starts a command in it that goes on until its caller, or the end of the machine, ends it. */
+  start(...command: string[]): ChildProcess;
   /** Runs a program of this machine in that one's network, in which there is nothing but loopback. */
   inNetwork(...command: string[]): Promise<Ran>;
   /** The processes of a unit, by their numbers outside. */
   processes(unit: string): number[];
+  /** SIGKILL to those of them that are meant, from outside, since a command would come too late. Tells how many there were. */
+  kill(unit: string, which?: (pid: number) => boolean): number;
   /** True while systemd has frozen the unit, or its processes are stopped by a signal. */
   isPaused(unit: string): boolean;
   /** The journal of a unit since the boot, or all of it, one text for each entry. */
@@ -129,8 +133,11 @@ export async function startMachine({ binds = [] }: MachineOptions = {}): Promise
   const enter = ['--target', String(leader)];
   const slice = join(cgroup, 'payload/system.slice');
   const processes = (unit: string): number[] => linesOf(join(slice, unit, 'cgroup.procs')).map(Number);
-  const inside = (command: readonly string[]): Promise<Ran> =>
-    capture('nsenter', [...enter, '--all', 'env', '-i', ...ENVIRONMENT, ...command]);
+  const entering = (command: readonly string[]): string[] => [
+    ...[...enter, '--all', 'env', '-i', ...ENVIRONMENT],
+    ...command,
+  ];
+  const inside = (command: readonly string[]): Promise<Ran> => capture('nsenter', entering(command));
   return {
     root,
     run: (...command) => inside(command),
@@ -139,8 +146,14 @@ export async function startMachine({ binds = [] }: MachineOptions = {}): Promise
       if (code !== 0) throw new Error(`${command.join(' ')} ended with ${code}:\n${stdout}\n${stderr}`);
       return stdout;
     },
+    start: (...command) => spawn('nsenter', entering(command), { stdio: ['ignore', 'pipe', 'inherit'] }),
     inNetwork: (...command) => capture('nsenter', [...enter, '--net', ...command]),
     processes,
+    kill(unit, which = () => true) {
+      const meant = processes(unit).filter(which);
+      for (const pid of meant) tryKill(pid);
+      return meant.length;
+    },
     isPaused: (unit) =>
       linesOf(join(slice, unit, 'cgroup.events')).includes('frozen 1') ||
       processes(unit).some((pid) => /\) [Tt] /.test(linesOf(`/proc/${pid}/stat`).join(' '))),

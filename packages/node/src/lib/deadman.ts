@@ -4,7 +4,7 @@ import { errnoOf, ioError, PresyncError, throwIfAborted } from '@presync/runtime
 import type { Emergency } from './hold.ts';
 import type { ProcessId } from './proc.ts';
 import { runProgram } from './run-program.ts';
-import { systemdRuns } from './systemctl.ts';
+import { systemctl, systemdRuns } from './systemctl.ts';
 
 /**
  * The deadman: POSIX shell, so that it runs where presync runs and shares nothing with it. Arguments: intent file, presync pid and start time,
@@ -177,8 +177,6 @@ const SYSTEMD_TIMEOUT_MS = 10_000;
 /** Undefined where systemd does not let this user start it: then the process must do alone. */
 async function startTimer(options: DeadmanOptions): Promise<{ stop(): Promise<void> } | undefined> {
   const { id, intentPath, budgetMs, emergency, signal } = options;
-  const unit = `presync-deadman-${id}`;
-  const run = (argv: readonly string[]) => runProgram(argv, { timeoutMs: SYSTEMD_TIMEOUT_MS });
   throwIfAborted(signal);
   // From a file: what stands in the command line of a unit is expanded, and again in another way when systemd reads all units anew.
   const file = `${intentPath}${SCRIPT_SUFFIX}`;
@@ -191,19 +189,29 @@ async function startTimer(options: DeadmanOptions): Promise<{ stop(): Promise<vo
   await writeFile(file, text, { mode: 0o600 }).catch((error: unknown) => {
     throw ioError(error, 'write', file);
   });
-  const started = await run([
-    ...['systemd-run', '--quiet', '--no-ask-password', '--collect', `--unit=${unit}`],
-    ...[`--on-active=${Math.ceil(budgetMs)}ms`, '--timer-property=AccuracySec=10ms'],
-    ...['--description=presync brings the node back', '--property=StandardOutput=null'],
-    ...['--', 'sh', file.replaceAll('$', '$$$$')],
-  ]);
-  if (!started.ok) return undefined;
-  return {
-    // It may have run by now, or be running: then it finds no intent any more, and leaves.
-    stop: async () => {
-      await run(['systemctl', '--no-ask-password', 'stop', `${unit}.timer`]);
-    },
-  };
+  const started = await runProgram(
+    [
+      ...['systemd-run', '--quiet', '--no-ask-password', '--collect', `--unit=${unitOf(id)}`],
+      ...[`--on-active=${Math.ceil(budgetMs)}ms`, '--timer-property=AccuracySec=10ms'],
+      ...['--description=presync brings the node back', '--property=StandardOutput=null'],
+      ...['--', 'sh', file.replaceAll('$', '$$$$')],
+    ],
+    { timeoutMs: SYSTEMD_TIMEOUT_MS },
+  );
+  return started.ok ? { stop: () => stopTimer(id) } : undefined;
+}
+
+function unitOf(id: string): string {
+  return `presync-deadman-${id}`;
+}
+
+/**
+ * Takes away the timer that stands by for a pause, also one that an earlier presync has left. There need be none. It may have run by now, or be
+ * running: then it finds no intent any more, and leaves.
+ */
+export async function stopTimer(id: string): Promise<void> {
+  if (!systemdRuns()) return;
+  await systemctl(['stop', '--', `${unitOf(id)}.timer`], { timeoutMs: SYSTEMD_TIMEOUT_MS });
 }
 
 /** For the shell. */
