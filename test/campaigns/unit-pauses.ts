@@ -287,10 +287,12 @@ async function measure(source: SourceMachine, report: UnitPauseReport): Promise<
       seen[part] = { first: seen[part]?.first ?? last, last };
     };
     while (!run.ended) {
+      const intent = pendingIntents(source).length > 0;
       see('run');
-      if (pendingIntents(source).length > 0) see('intent');
+      if (intent) see('intent');
       if (source.isHeld()) see('held');
-      await nextTurn();
+      // Only a pause is so short that it needs a look at each turn.
+      await (intent ? nextTurn() : sleep(1));
     }
     if (run.failure !== undefined) report.violations.push(`a run that nobody killed failed: ${run.failure}`);
     for (const part of AIMS) {

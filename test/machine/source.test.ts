@@ -1,3 +1,7 @@
+/**
+ * A source node as it is installed, paused by signals. Hundreds of kills under each way to pause a unit are commands of their own:
+ * `npm run campaign -- unit-pauses` and `npm run campaign -- machine`.
+ */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { mkdtemp, writeFile } from 'node:fs/promises';
@@ -12,9 +16,13 @@ import { playScene, SCENES, verifyAll } from './scenes.ts';
 import {
   BUDGET_MS,
   bootstrapSecond,
+  deadmanUnits,
+  leftByPauses,
   NODE,
   now,
+  overrideUnit,
   PRESYNC,
+  pendingIntents,
   readManifest,
   SECOND,
   SLACK_MS,
@@ -107,6 +115,71 @@ for (const scene of SCENES)
     const { violations } = await playScene(source, scene, 'paused');
     assert.deepEqual(violations, []);
   });
+
+/** Kills all of the daemon's unit while the node stands still, and gives the pause's id. */
+async function killInPause(): Promise<string> {
+  const deadline = now() + 300;
+  while (now() < deadline) {
+    await untilMoment(source, 'paused');
+    source.machine.kill(PRESYNC);
+    const [id] = pendingIntents(source);
+    if (id !== undefined && source.isHeld()) return id;
+    // It was resumed just before; the daemon comes again by itself.
+  }
+  throw new Error('no kill came while the node stood still');
+}
+
+const isBack = () => until('the node is back', async () => !source.isHeld());
+const said = async (unit: string, since: number) =>
+  (await source.machine.journal(unit)).filter(({ at }) => at >= since).map(({ message }) => message);
+
+test('what the unit runs when it has ended brings the node back, and takes the timer away', can, async () => {
+  const since = now();
+  const id = await killInPause();
+  await until('the pause is settled', async () => !leftByPauses(source).some((name) => name.includes(id)));
+  const units = await deadmanUnits(source);
+  assert.deepEqual(
+    units.filter((unit) => unit.includes(id)),
+    [],
+  );
+  assert.match((await said(PRESYNC, since)).join('\n'), /^process \d+ was still paused; it runs again\.$/m);
+  assert.match((await said(`presync-deadman-${id}.timer`, since)).join('\n'), /^Stopped /m);
+});
+
+test('the start of the daemon brings the node back when nothing else has', can, async () => {
+  const restore = await overrideUnit(source, 'ExecStopPost=\nRestartSec=100ms');
+  try {
+    const since = now();
+    await killInPause();
+    await isBack();
+    await until('the log tells of it', async () =>
+      (await source.events(since)).some(({ event }) => event === 'pause.recovered'),
+    );
+    const recovered = (await source.events(since)).filter(({ event }) => event === 'pause.recovered');
+    assert.match(JSON.stringify(recovered), /"outcome":"resumed"/);
+  } finally {
+    await restore();
+  }
+});
+
+test('the timer brings the node back in time when presync does not come again', can, async () => {
+  const restore = await overrideUnit(source, 'ExecStopPost=\nRestart=no');
+  try {
+    const since = now();
+    const id = await killInPause();
+    await isBack();
+    const { seconds } = await source.longestHole(since);
+    assert.ok(seconds <= (BUDGET_MS + SLACK_MS) / 1000, `the node made no block for ${seconds} s`);
+    await until('the intent is marked', async () =>
+      leftByPauses(source).includes(`pause-${id}.json.resumed-by-deadman`),
+    );
+    assert.match((await said(`presync-deadman-${id}.service`, since)).join('\n'), /^Started /m);
+  } finally {
+    await restore();
+    await source.machine.ok('systemctl', 'start', PRESYNC);
+  }
+  await until('the next pause has been settled', async () => leftByPauses(source).length === 0);
+});
 
 test('every snapshot that is visible is whole', can, async () => {
   assert.deepEqual(await verifyAll(source), []);

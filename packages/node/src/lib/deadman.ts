@@ -13,6 +13,10 @@ import { systemctl, systemdRuns } from './systemctl.ts';
  * It looks every 50 ms, and leaves when the intent is gone (presync brought the node back) or when nothing is left that could come back. When
  * the budget is over, or presync has ended (a zombie has), it brings the node back and then renames the intent. In this
  * order: presync tells a resumed node by its state, so a rename that fails or hangs costs nothing. It tries until it has succeeded.
+ *
+ * A deadman that finds the work done by another one does it once more, and leaves: a command that presync had begun, as `systemctl freeze`, may
+ * outlive it and take effect after the first has looked. So the timer, which comes last, undoes what came late.
+ *
  * Start times are compared, so a pid that was given to another process is never signalled. /proc/uptime serves as the
  * clock, since nobody can set it. TERM, INT and HUP are ignored, because systemd sends TERM to everything in a unit.
  */
@@ -70,6 +74,7 @@ while [ -e "$intent" ]; do
   if gone "$@"; then exit 0; fi
   sleep 0.05 2>/dev/null || sleep 1
 done
+if [ -e "$intent${DEADMAN_SUFFIX}" ]; then bring_back "$@"; fi
 `;
 }
 

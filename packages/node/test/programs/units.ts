@@ -1,10 +1,19 @@
 /** Tests of the strategies that need systemd. Run by `units.test.ts` in a machine where systemd runs. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { isPresyncError } from '@presync/runtime/errors';
 import { createPauser, type PauserOptions, recoverPauses, withPause } from '../../src/pause.ts';
 import { type PauseScene, testPauseContract } from '../support/pause-contract.ts';
@@ -25,6 +34,10 @@ afterEach(async () => {
 
 function systemctl(...args: string[]): string {
   return spawnSync('systemctl', args, { encoding: 'utf8' }).stdout.trim();
+}
+
+function which(program: string): string {
+  return spawnSync('sh', ['-c', 'command -v "$1"', 'sh', program], { encoding: 'utf8' }).stdout.trim();
 }
 
 function property(unit: string, name: string): string {
@@ -116,6 +129,55 @@ for (const strategy of ['freeze', 'stop'] as const) {
       await scene.end();
     });
 
+    /** A presync that was killed with its deadman while it held the unit, long before its budget is over. */
+    const leavePause = async ({ settings }: PauseScene): Promise<void> => {
+      const script = join(import.meta.dirname, '../support/pausing-child.ts');
+      const options = { ...settings, budgetMs: 60_000, databases: [], stateDir };
+      const presync = nursery.start(process.execPath, [script, JSON.stringify(options)]);
+      await untilItSpeaks(presync);
+      for (const deadman of deadmenOf(stateDir)) process.kill(-deadman, 'SIGKILL');
+      await nursery.kill(presync);
+    };
+
+    test('whoever settles a pause that was left takes its timer away', async () => {
+      const scene = startScene(strategy);
+      const before = timers();
+      for (const settle of [
+        () => recoverPauses({ stateDir, signal }),
+        () => withPause(pauserOf({ unit: scene.unit }), { signal }, async () => {}),
+      ]) {
+        await leavePause(scene);
+        assert.ok(scene.isHeld());
+        assert.equal(timers().filter((line) => !before.includes(line)).length, 1);
+        await settle();
+        assert.ok(scene.isRunning() && !scene.isHeld());
+        assert.deepEqual(timers(), before);
+        assert.deepEqual(readdirSync(stateDir), []);
+      }
+      await scene.end();
+    });
+
+    test('a command of a killed presync that takes effect late does not leave the unit held', async () => {
+      const scene = startScene(strategy);
+      const slow = join(stateDir, 'bin');
+      mkdirSync(slow);
+      writeFileSync(
+        join(slow, 'systemctl'),
+        `#!/bin/sh\nif [ "$2" = ${strategy} ]; then : >'${stateDir}/asked'; sleep 1; fi\nexec '${which('systemctl')}' "$@"\n`,
+        { mode: 0o755 },
+      );
+      const script = join(import.meta.dirname, '../support/pausing-child.ts');
+      const options = { ...scene.settings, budgetMs: 5000, databases: [], stateDir };
+      const command = ['env', `PATH=${slow}:${process.env.PATH}`, process.execPath, script] as const;
+      const presync = nursery.start(command[0], [...command.slice(1), JSON.stringify(options)]);
+      await until('systemd is about to be asked', () => existsSync(join(stateDir, 'asked')));
+      await nursery.kill(presync);
+      await until('the deadman has done its work', () => deadmenOf(stateDir).length === 0);
+      await until('the command takes effect', () => scene.isHeld());
+      await until('the unit runs', () => scene.isRunning() && !scene.isHeld());
+      await scene.end();
+    });
+
     test('refuses a unit that is not there, does not run, or is not the node’s', async () => {
       const { unit, end } = startScene(strategy);
       const refuses = async (
@@ -132,6 +194,21 @@ for (const strategy of ['freeze', 'stop'] as const) {
     });
   });
 }
+
+test('the timer leaves a copy alone that hooks have made, however long it is read', async () => {
+  const copy = join(stateDir, 'copy');
+  const before = timers();
+  const pauser = createPauser({
+    ...{ strategy: 'hooks', databases: [], stateDir, hookTimeoutMs: 1000 },
+    ...{ hookBefore: `mkdir '${copy}'`, hookAfter: `rmdir '${copy}'`, hookView: copy },
+  });
+  const { release } = await withPause(pauser, { signal }, async () => {});
+  assert.deepEqual(timers(), before);
+  await sleep(2000);
+  assert.ok(existsSync(copy));
+  await release();
+  assert.ok(!existsSync(copy));
+});
 
 describe('pausing a unit', () => {
   test('a unit that was frozen by somebody else is left frozen', async () => {
