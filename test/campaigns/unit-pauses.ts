@@ -273,12 +273,13 @@ async function nextRun({ source, strategy }: World, since: string): Promise<stri
   return `no run ended well within ${PATIENCE_MS / 1000} s`;
 }
 
-const MEASURED_RUNS = 4;
+/** A node that is started anew after each takes its time. */
+const MEASURED_RUNS: Record<UnitPause, number> = { signal: 4, freeze: 4, stop: 1 };
 
 /** Has runs done that nobody kills, and tells how long their parts last. */
 async function measure(source: SourceMachine, report: UnitPauseReport): Promise<World['lasts']> {
   const shortest = { held: Infinity, intent: Infinity, run: Infinity };
-  for (let n = 0; n < MEASURED_RUNS; n++) {
+  for (let n = 0; n < MEASURED_RUNS[source.pause]; n++) {
     await untilAnswers(source);
     const run = begin(source);
     const seen: Partial<Record<Aim, { first: number; last: number }>> = {};

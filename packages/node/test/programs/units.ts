@@ -32,12 +32,11 @@ afterEach(async () => {
   rmSync(stateDir, { recursive: true, force: true });
 });
 
-function systemctl(...args: string[]): string {
-  return spawnSync('systemctl', args, { encoding: 'utf8' }).stdout.trim();
-}
+/** A test may change the one that presync has. */
+const PATH = process.env.PATH;
 
-function which(program: string): string {
-  return spawnSync('sh', ['-c', 'command -v "$1"', 'sh', program], { encoding: 'utf8' }).stdout.trim();
+function systemctl(...args: string[]): string {
+  return spawnSync('systemctl', args, { encoding: 'utf8', env: { ...process.env, PATH } }).stdout.trim();
 }
 
 function property(unit: string, name: string): string {
@@ -81,6 +80,35 @@ function startScene(strategy: 'freeze' | 'stop'): PauseScene & { unit: string } 
   };
 }
 
+/** A presync of its own process that pauses the unit with these settings. */
+function startPausing(
+  { settings }: PauseScene,
+  { budgetMs, path = PATH }: { budgetMs: number; path?: string | undefined },
+): ReturnType<typeof nursery.start> {
+  const script = join(import.meta.dirname, '../support/pausing-child.ts');
+  const options = { ...settings, budgetMs, databases: [], stateDir };
+  return nursery.start('env', [`PATH=${path}`, process.execPath, script, JSON.stringify(options)]);
+}
+
+function killDeadmen(): void {
+  for (const deadman of deadmenOf(stateDir)) process.kill(-deadman, 'SIGKILL');
+}
+
+/** A PATH in which systemctl does something else first; `$2` is what it is asked for. */
+function pathWith(first: string): string {
+  const folder = join(stateDir, 'bin');
+  mkdirSync(folder);
+  const real = spawnSync('sh', ['-c', 'command -v systemctl'], { encoding: 'utf8' }).stdout.trim();
+  writeFileSync(join(folder, 'systemctl'), `#!/bin/sh\n${first}\nexec ${real} "$@"\n`, { mode: 0o755 });
+  return `${folder}:${PATH}`;
+}
+
+/** What the kernel says, which is what counts. */
+function isFrozen(unit: string): boolean {
+  const events = `/sys/fs/cgroup${property(unit, 'ControlGroup')}/cgroup.events`;
+  return readFileSync(events, 'utf8').includes('frozen 1');
+}
+
 const timers = () => systemctl('list-units', '--plain', '--no-legend', 'presync-deadman-*.timer').split('\n');
 const code = (expected: Parameters<typeof isPresyncError>[1], text: RegExp) => (error: unknown) => {
   assert.ok(isPresyncError(error, expected), String(error));
@@ -108,13 +136,11 @@ for (const strategy of ['freeze', 'stop'] as const) {
 
     test('the timer brings the unit back when presync and the deadman process were killed', async () => {
       const scene = startScene(strategy);
-      const script = join(import.meta.dirname, '../support/pausing-child.ts');
-      const options = { ...scene.settings, budgetMs: 5000, databases: [], stateDir };
-      const presync = nursery.start(process.execPath, [script, JSON.stringify(options)]);
+      const presync = startPausing(scene, { budgetMs: 5000 });
       await untilItSpeaks(presync);
       // It must outlive that as well: systemd then reads all units again.
       systemctl('daemon-reload');
-      for (const deadman of deadmenOf(stateDir)) process.kill(-deadman, 'SIGKILL');
+      killDeadmen();
       presync.kill('SIGKILL');
       assert.ok(scene.isHeld());
       await until('the unit runs', () => scene.isRunning() && !scene.isHeld());
@@ -129,15 +155,14 @@ for (const strategy of ['freeze', 'stop'] as const) {
       await scene.end();
     });
 
-    /** A presync that was killed with its deadman while it held the unit, long before its budget is over. */
-    const leavePause = async ({ settings }: PauseScene): Promise<void> => {
-      const script = join(import.meta.dirname, '../support/pausing-child.ts');
-      const options = { ...settings, budgetMs: 60_000, databases: [], stateDir };
-      const presync = nursery.start(process.execPath, [script, JSON.stringify(options)]);
-      await untilItSpeaks(presync);
-      for (const deadman of deadmenOf(stateDir)) process.kill(-deadman, 'SIGKILL');
-      await nursery.kill(presync);
-    };
+    test('the timer brings the unit back when the deadman process was killed and presync hangs', async () => {
+      const scene = startScene(strategy);
+      await untilItSpeaks(startPausing(scene, { budgetMs: 3000 }));
+      killDeadmen();
+      assert.ok(scene.isHeld());
+      await until('the unit runs', () => scene.isRunning() && !scene.isHeld());
+      await scene.end();
+    });
 
     test('whoever settles a pause that was left takes its timer away', async () => {
       const scene = startScene(strategy);
@@ -146,7 +171,10 @@ for (const strategy of ['freeze', 'stop'] as const) {
         () => recoverPauses({ stateDir, signal }),
         () => withPause(pauserOf({ unit: scene.unit }), { signal }, async () => {}),
       ]) {
-        await leavePause(scene);
+        const presync = startPausing(scene, { budgetMs: 60_000 });
+        await untilItSpeaks(presync);
+        killDeadmen();
+        await nursery.kill(presync);
         assert.ok(scene.isHeld());
         assert.equal(timers().filter((line) => !before.includes(line)).length, 1);
         await settle();
@@ -159,18 +187,10 @@ for (const strategy of ['freeze', 'stop'] as const) {
 
     test('a command of a killed presync that takes effect late does not leave the unit held', async () => {
       const scene = startScene(strategy);
-      const slow = join(stateDir, 'bin');
-      mkdirSync(slow);
-      writeFileSync(
-        join(slow, 'systemctl'),
-        `#!/bin/sh\nif [ "$2" = ${strategy} ]; then : >'${stateDir}/asked'; sleep 1; fi\nexec '${which('systemctl')}' "$@"\n`,
-        { mode: 0o755 },
-      );
-      const script = join(import.meta.dirname, '../support/pausing-child.ts');
-      const options = { ...scene.settings, budgetMs: 5000, databases: [], stateDir };
-      const command = ['env', `PATH=${slow}:${process.env.PATH}`, process.execPath, script] as const;
-      const presync = nursery.start(command[0], [...command.slice(1), JSON.stringify(options)]);
-      await until('systemd is about to be asked', () => existsSync(join(stateDir, 'asked')));
+      const asked = join(stateDir, 'asked');
+      const path = pathWith(`if [ "$2" = ${strategy} ]; then : >'${asked}'; sleep 1; fi`);
+      const presync = startPausing(scene, { budgetMs: 5000, path });
+      await until('systemd is about to be asked', () => existsSync(asked));
       await nursery.kill(presync);
       await until('the deadman has done its work', () => deadmenOf(stateDir).length === 0);
       await until('the command takes effect', () => scene.isHeld());
@@ -224,16 +244,38 @@ describe('pausing a unit', () => {
     const { unit, isHeld, end } = startScene('freeze');
     systemctl('freeze', unit);
     writeFileSync(`/sys/fs/cgroup${property(unit, 'ControlGroup')}/cgroup.freeze`, '0');
-    const frozen = () =>
-      readFileSync(`/sys/fs/cgroup${property(unit, 'ControlGroup')}/cgroup.events`, 'utf8').includes(
-        'frozen 1',
-      );
-    await until('it is thawed', () => !frozen());
+    await until('it is thawed', () => !isFrozen(unit));
     assert.ok(isHeld(), 'systemd knows of it');
     const pauser = createPauser({ strategy: 'freeze', unit, databases: [], stateDir });
-    await withPause(pauser, { signal }, async () => assert.ok(frozen()));
-    assert.ok(!frozen() && !isHeld());
+    await withPause(pauser, { signal }, async () => assert.ok(isFrozen(unit)));
+    assert.ok(!isFrozen(unit) && !isHeld());
     await end();
+  });
+
+  test('a unit is thawed although systemd does not do it: by presync, the deadman and whoever comes after', async () => {
+    const scene = startScene('freeze');
+    const { unit } = scene;
+    const path = pathWith('[ "$2" != thaw ] || exit 1');
+    process.env.PATH = path;
+    try {
+      const pauser = createPauser({ strategy: 'freeze', unit, databases: [], stateDir });
+      await withPause(pauser, { signal }, async () => assert.ok(isFrozen(unit)));
+      assert.ok(!isFrozen(unit));
+      for (const alone of [false, true]) {
+        systemctl('thaw', unit);
+        const presync = startPausing(scene, { budgetMs: 60_000, path });
+        await untilItSpeaks(presync);
+        assert.ok(isFrozen(unit));
+        if (alone) killDeadmen();
+        await nursery.kill(presync);
+        if (!alone) await until('it is thawed', () => !isFrozen(unit));
+        await recoverPauses({ stateDir, signal });
+        assert.ok(!isFrozen(unit));
+      }
+    } finally {
+      process.env.PATH = PATH;
+    }
+    await scene.end();
   });
 
   test('never its own unit', async () => {
@@ -258,7 +300,7 @@ describe('pausing a unit', () => {
     systemctl('daemon-reload');
     await assert.rejects(paused.resume(), code('NODE_RESUME_FAILED', /was not started again/));
     assert.equal(readdirSync(stateDir).filter((name) => name.endsWith('.json')).length, 1);
-    for (const deadman of deadmenOf(stateDir)) process.kill(-deadman, 'SIGKILL');
+    killDeadmen();
     await end();
   });
 });
