@@ -248,7 +248,7 @@ async function untilFree({ source, budgetMs }: World, { again }: Victims): Promi
 }
 
 /** Waits for the first run that was begun after the kill, beginning it if nobody does. Tells why it did not end well. */
-async function nextRun({ source, strategy }: World, since: string): Promise<string | undefined> {
+async function nextRun({ source, strategy, blocks }: World, since: string): Promise<string | undefined> {
   const deadline = performance.now() + PATIENCE_MS;
   while (performance.now() < deadline) {
     const status = await askStatus({ stateDir: source.state, signal: NEVER }).catch((error: unknown) => {
@@ -265,8 +265,8 @@ async function nextRun({ source, strategy }: World, since: string): Promise<stri
       if (last.outcome === 'published') return undefined;
       const why = `the next run ended as ${last.outcome}: ${last.code} ${last.reason}`;
       if (strategy !== 'stop' || last.outcome !== 'skipped') return why;
-      // The node may need a while until it answers.
-      await sleep(500);
+      // The node may need a while until it answers, and so makes blocks.
+      await blocks.next();
     }
     await begin(source).done;
   }

@@ -323,15 +323,22 @@ export function pendingIntents({ state }: SourceMachine): string[] {
   return readdirSync(state).flatMap((name) => /^pause-(.*)\.json$/.exec(name)?.[1] ?? []);
 }
 
-/** Changes what stands in the `[Service]` part of the daemon's unit, until what is returned is called. */
-export async function overrideUnit({ machine }: SourceMachine, lines: string): Promise<() => Promise<void>> {
+/** Adds to the `[Service]` part of the daemon's unit, and starts the daemon anew; so does what is returned, which takes it away again. */
+export async function overrideUnit(
+  { machine }: SourceMachine,
+  ...lines: readonly string[]
+): Promise<() => Promise<void>> {
   const folder = join(machine.root, 'etc/systemd/system', `${PRESYNC}.d`);
+  const apply = async (): Promise<void> => {
+    await machine.ok('systemctl', 'daemon-reload');
+    await machine.ok('systemctl', 'restart', PRESYNC);
+  };
   await mkdir(folder, { recursive: true });
-  await writeFile(join(folder, 'override.conf'), `[Service]\n${lines}\n`);
-  await machine.ok('systemctl', 'daemon-reload');
+  await writeFile(join(folder, 'override.conf'), ['[Service]', ...lines, ''].join('\n'));
+  await apply();
   return async () => {
     await rm(folder, { recursive: true });
-    await machine.ok('systemctl', 'daemon-reload');
+    await apply();
   };
 }
 

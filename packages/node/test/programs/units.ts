@@ -215,16 +215,16 @@ for (const strategy of ['freeze', 'stop'] as const) {
   });
 }
 
-test('the timer leaves a copy alone that hooks have made, however long it is read', async () => {
+test('timer and deadman leave a copy alone that hooks have made, however long it is read', async () => {
   const copy = join(stateDir, 'copy');
   const before = timers();
   const pauser = createPauser({
-    ...{ strategy: 'hooks', databases: [], stateDir, hookTimeoutMs: 1000 },
+    ...{ strategy: 'hooks', databases: [], stateDir, hookTimeoutMs: 3000 },
     ...{ hookBefore: `mkdir '${copy}'`, hookAfter: `rmdir '${copy}'`, hookView: copy },
   });
   const { release } = await withPause(pauser, { signal }, async () => {});
   assert.deepEqual(timers(), before);
-  await sleep(2000);
+  await sleep(4000);
   assert.ok(existsSync(copy));
   await release();
   assert.ok(!existsSync(copy));
@@ -296,7 +296,8 @@ describe('pausing a unit', () => {
   test('a unit that does not come up again is told, and its intent stays', async () => {
     const { unit, end } = startScene('stop');
     const paused = await createPauser({ strategy: 'stop', unit, databases: [], stateDir }).pause({ signal });
-    spawnSync('sh', ['-c', `printf '[Service]\\nExecStart=/bin/false\\n' >/run/systemd/system/${unit}`]);
+    // It is up at first.
+    writeFileSync(`/run/systemd/system/${unit}`, '[Service]\nType=exec\nExecStart=/bin/sleep 0.2\n');
     systemctl('daemon-reload');
     await assert.rejects(paused.resume(), code('NODE_RESUME_FAILED', /was not started again/));
     assert.equal(readdirSync(stateDir).filter((name) => name.endsWith('.json')).length, 1);
