@@ -297,7 +297,7 @@ describe('pausing a unit', () => {
     const { unit, end } = startScene('stop');
     const paused = await createPauser({ strategy: 'stop', unit, databases: [], stateDir }).pause({ signal });
     // It is up at first.
-    writeFileSync(`/run/systemd/system/${unit}`, '[Service]\nType=exec\nExecStart=/bin/sleep 0.2\n');
+    writeFileSync(`/run/systemd/system/${unit}`, '[Service]\nType=exec\nExecStart=/bin/sleep 0.5\n');
     systemctl('daemon-reload');
     await assert.rejects(paused.resume(), code('NODE_RESUME_FAILED', /was not started again/));
     assert.equal(readdirSync(stateDir).filter((name) => name.endsWith('.json')).length, 1);
