@@ -13,6 +13,7 @@ import { createFileStore } from '@presync/store/file';
 import { openRepository, type Repository } from '@presync/transfer/repository';
 import { verifyRepository } from '@presync/transfer/verify-repository';
 import {
+  BUDGET_MS,
   deadmanUnits,
   isDeadman,
   isPresync,
@@ -21,6 +22,7 @@ import {
   overrideUnit,
   PRESYNC,
   pendingIntents,
+  SLACK_MS,
   type SourceMachine,
   startSource,
   type UnitPause,
@@ -54,9 +56,7 @@ export interface UnitPauseReport extends PauseReport {
 export const UNIT_PAUSES = ['signal', 'freeze', 'stop'] as const;
 
 /** One that is stopped must have the time to end. */
-const BUDGETS_MS: Record<UnitPause, number> = { signal: 3000, freeze: 3000, stop: 20_000 };
-/** For seeing it from outside, and for a block to come, on a busy machine. */
-const SLACK_MS = 5000;
+const BUDGETS_MS: Record<UnitPause, number> = { signal: BUDGET_MS, freeze: BUDGET_MS, stop: 2 * BUDGET_MS };
 /** The same for a node that is started anew, and for a run. */
 const PATIENCE_MS = 300_000;
 
