@@ -10,7 +10,9 @@ import { type AccessConfig, readStoreAccess } from '@presync/store/access';
 import { composeSources } from '@presync/store/compose';
 import { createDownloads } from '@presync/store/download';
 import { logNotices } from '@presync/store/notices';
+import { measureClockSkew } from '@presync/store/server-time';
 import type { FindSnapshotOptions } from './find-snapshot.ts';
+import type { PreflightSettings } from './preflight.ts';
 import type { RestoreArchiveOptions } from './restore-archive.ts';
 import type { RestoreDatabaseOptions } from './restore-database.ts';
 
@@ -84,9 +86,28 @@ export async function composeRestore(
     existing: config.existing,
     owner: config.owner,
     sealedFile: config.sealedFile === 'none' ? undefined : config.sealedFile,
+    preflight: await composePreflight(config),
     concurrency: config.concurrency,
     dryRun: config.dryRun,
     progress: parts.progress,
+  };
+}
+
+/** Puts together from configuration what the preflight compares with. */
+export async function composePreflight(
+  config: Pick<
+    CommandConfig<'restore'>,
+    keyof AccessConfig | 'store' | 'unit' | 'nodeCommand' | 'preflightIgnore' | 'diskReserve'
+  >,
+): Promise<PreflightSettings> {
+  const { store, unit, nodeCommand } = config;
+  const access = await readStoreAccess(config);
+  return {
+    node: nodeCommand !== undefined ? { command: nodeCommand } : unit !== undefined ? { unit } : undefined,
+    ignore: config.preflightIgnore,
+    reserve: config.diskReserve,
+    measureClock: async (signal) =>
+      store === undefined ? undefined : measureClockSkew(store, { access, signal }),
   };
 }
 
@@ -132,6 +153,7 @@ export async function composeArchive(
     backend: config.backend,
     existing,
     owner: config.owner,
+    preflight: await composePreflight(config),
     concurrency: config.concurrency,
     dryRun: config.dryRun,
     progress,

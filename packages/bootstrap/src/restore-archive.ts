@@ -23,6 +23,7 @@ import {
 } from './lib/archive-sorter.ts';
 import { assertTarget, isWhole } from './lib/target.ts';
 import { type ListArchive, openArchive, type StreamArchive } from './open-archive.ts';
+import { heed, type PreflightSettings, preflight, toldBackend } from './preflight.ts';
 
 export interface RestoreArchiveOptions {
   /** URL or path. */
@@ -37,6 +38,8 @@ export interface RestoreArchiveOptions {
   /** `keep` leaves a database that is there, and does nothing. */
   existing: 'refuse' | 'keep' | 'replace';
   owner?: { uid: number; gid: number } | undefined;
+  /** What is compared. Default: only what needs no knowledge of the node. */
+  preflight?: PreflightSettings | undefined;
   /** Files of a list that are got at a time. Default 16. */
   concurrency?: number | undefined;
   /** Check what can be checked, and write nothing. */
@@ -153,15 +156,25 @@ async function enter(
     release: async () => {},
     undoFolders: async () => {},
   };
-  await assertTarget(basePath, part, signal);
-  if (existing === 'keep' && (await isWhole([{ ...part, basePath }]))) return { ...place, kept: true };
+  const kept = existing === 'keep' && (await isWhole([{ ...part, basePath }]));
+  const findings = await preflight({
+    ...(options.preflight ?? { ignore: [], reserve: 0 }),
+    subject: { name: archive.location, specId: chain, parts: [{ ...part, role: 'main', basePath }] },
+    basePath,
+    existing,
+    restores: !kept,
+    owner: options.owner,
+    signal,
+  });
+  heed(findings, options.log);
+  if (kept) return { ...place, kept: true };
   if (options.dryRun === true) return place;
   const folders = await makeFolders(basePath, options.owner);
   try {
     const lock = await acquireLock({ name: 'restore', dir: basePath, signal });
     try {
       // Again, now that nobody else restores here.
-      await assertTarget(basePath, part, signal);
+      await assertTarget(basePath, part, { opens: toldBackend(findings, part), signal });
       const stage = await openForeignStage({
         basePath,
         part: part.path,

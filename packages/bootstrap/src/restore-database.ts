@@ -12,6 +12,14 @@ import { type FindSnapshotOptions, findSnapshot, isFit } from './find-snapshot.t
 import { createSeal } from './lib/seal.ts';
 import { assertTarget, isWhole } from './lib/target.ts';
 import type { Phase } from './lib/timeline.ts';
+import {
+  type Finding,
+  heed,
+  type PreflightSettings,
+  preflight,
+  subjectOf,
+  toldBackend,
+} from './preflight.ts';
 
 export interface RestoreDatabaseOptions extends FindSnapshotOptions {
   basePath: string;
@@ -20,6 +28,8 @@ export interface RestoreDatabaseOptions extends FindSnapshotOptions {
   /** `keep` leaves a database that is there, and does nothing. */
   existing: 'refuse' | 'keep' | 'reuse' | 'replace';
   owner?: { uid: number; gid: number } | undefined;
+  /** What is compared. Default: only what needs no knowledge of the node. */
+  preflight?: PreflightSettings | undefined;
   concurrency?: number | undefined;
   /** Check everything, and write nothing. */
   dryRun?: boolean | undefined;
@@ -40,6 +50,8 @@ export interface RestoreDatabaseResult {
   sources: SourceReport[];
   /** The database folders. */
   targets: string[];
+  /** What the preflight found; none of it is a refusal. */
+  findings: readonly Finding[];
 }
 
 /**
@@ -56,14 +68,9 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
   const { manifest } = snapshot;
   const targets = partTargets(manifest, options).map(({ target }) => target);
   const parts = manifest.node.parts.map((part) => ({ ...part, ...placeOf(part, options) }));
-  onPhase('preflight');
-  const assertTargets = async (): Promise<void> => {
-    for (const part of parts) await assertTarget(part.basePath, part, signal);
-  };
-  if (options.existing === 'keep' && (await isWhole(parts)))
-    return { snapshot, kept: true, targets, sources: [] };
-  await assertTargets();
-  if (options.dryRun === true) return { snapshot, kept: false, targets, sources: [] };
+  const isKept = options.existing === 'keep' && (await isWhole(parts));
+  const findings = await checkAll(options, snapshot, { restores: !isKept });
+  if (isKept || options.dryRun === true) return { snapshot, kept: isKept, targets, sources: [], findings };
   const folders = await makeFolders(basePath, options.owner);
   const { relayBasePath } = options;
   const lock = await acquireLock({ name: 'restore', dir: basePath, signal });
@@ -72,7 +79,8 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
   let done = false;
   try {
     // Again, now that nobody else restores here.
-    await assertTargets();
+    for (const part of parts)
+      await assertTarget(part.basePath, part, { opens: toldBackend(findings, part), signal });
     before = await seal.break();
     await recordRestored(options, snapshot);
     options.progress.start({
@@ -104,7 +112,7 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
       sources,
     });
     done = true;
-    return { snapshot, restored, kept: false, targets, sources };
+    return { snapshot, restored, kept: false, targets, sources, findings };
   } finally {
     if (!done) {
       await folders.undo();
@@ -131,7 +139,30 @@ async function findKept(options: RestoreDatabaseOptions): Promise<RestoreDatabas
   const parts = manifest.node.parts.map((part) => ({ ...part, ...placeOf(part, options) }));
   if (!(await isWhole(parts))) return undefined;
   const targets = partTargets(manifest, options).map(({ target }) => target);
-  return { snapshot, kept: true, targets, sources: [] };
+  const findings = await checkAll(options, snapshot, { restores: false });
+  return { snapshot, kept: true, targets, sources: [], findings };
+}
+
+/** Throws all refusals together. */
+async function checkAll(
+  options: RestoreDatabaseOptions,
+  snapshot: Restored,
+  { restores }: { restores: boolean },
+): Promise<readonly Finding[]> {
+  const { basePath, relayBasePath, existing, owner, signal } = options;
+  options.onPhase?.('preflight');
+  const findings = await preflight({
+    ...(options.preflight ?? { ignore: [], reserve: 0 }),
+    subject: subjectOf(snapshot, options),
+    basePath,
+    relayBasePath,
+    existing,
+    restores,
+    owner,
+    signal,
+  });
+  heed(findings, options.log);
+  return findings;
 }
 
 /** A record that is damaged is no reason to leave the node down: then the store says what there is. */

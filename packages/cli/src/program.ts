@@ -156,12 +156,13 @@ function exitText(codes: readonly number[]): string {
 
 /** What follows `--` is the node's command; nothing else may be taken for it. */
 function withNodeCommand(invocation: Invocation, argv: readonly string[]): Invocation {
-  if (invocation.command !== 'bootstrap' || invocation.args.length === 0) return invocation;
+  const takes = commandOf(invocation.command).arguments.some(({ name }) => name === '[node-command...]');
+  if (!takes || invocation.args.length === 0) return invocation;
   const dashes = argv.indexOf('--');
   const after = dashes < 0 ? [] : argv.slice(dashes + 1);
   if (after.length !== invocation.args.length) {
     throw new PresyncError('USAGE', `unexpected argument "${invocation.args[0]}"`, {
-      hint: 'write the command that starts the node after --, as in "presync bootstrap … -- polkadot --chain polkadot"',
+      hint: `write the command that starts the node after --, as in "presync ${invocation.command} … -- polkadot --chain polkadot"`,
     });
   }
   if (invocation.commandLine.nodeCommand !== undefined) {

@@ -93,6 +93,16 @@ export const ERROR_CODES = {
     meaning: 'The target or its node uses another database backend than the snapshot.',
   },
   TARGET_PRUNING: { exit: 6, meaning: 'The node is configured for another pruning mode than the snapshot.' },
+  TARGET_CHAIN: { exit: 6, meaning: 'The node is configured for another chain than the snapshot is of.' },
+  TARGET_VERSION: {
+    exit: 6,
+    meaning: 'The node here is too old for a database of that version.',
+  },
+  TARGET_PATH: { exit: 6, meaning: 'The node looks for its database elsewhere than it would be restored.' },
+  TARGET_OWNER: { exit: 6, meaning: "The node's user may not write what would be restored." },
+  TARGET_LIMITS: { exit: 6, meaning: 'The node may have too few files open for that database.' },
+  TARGET_CLOCK: { exit: 6, meaning: "This machine's clock is too far from that of the store." },
+  TARGET_NODE: { exit: 6, meaning: "The node's unit is not there, or cannot be loaded." },
   NO_SPACE: { exit: 6, meaning: 'There is not enough room on the disk.' },
   PROOF_NOT_ISOLATED: {
     exit: 6,

@@ -87,6 +87,10 @@ export const EVENTS = {
   'check.left_behind': 'The check of a store left objects behind.',
 
   // Restores and offers
+  'preflight.passed': 'A check of the preflight has passed.',
+  'preflight.warned': 'A check of the preflight found something to know of; the field check holds its id.',
+  'preflight.refused': 'The preflight refuses; the field findings tells why, and what to change.',
+  'preflight.overruled': 'A refusal of the preflight was overruled with --preflight-ignore.',
   'restore.done': 'The database is in place.',
   'restore.record_unusable': 'What was restored here before cannot be read; the store is asked.',
   'restore.left': 'What was restored so far could not be removed.',

@@ -267,7 +267,7 @@ export const OPTIONS = {
   diskReserve: {
     kind: bytes('0B', '100TiB'),
     description:
-      "Room that must stay free on the database's disk while the node runs and a view is taken. Nodes stop below 1 GiB.",
+      "Room that must stay free on the database's disk while the node runs and a view is taken, and after a restore. Nodes stop below 1 GiB.",
     default: '1536MiB',
   },
   allowValidator: {

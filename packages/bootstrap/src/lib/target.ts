@@ -4,6 +4,7 @@ import { type Backend, databasePath } from '@presync/node/layout';
 import { databaseHolder } from '@presync/node/locks';
 import { errnoOf, ioError, PresyncError } from '@presync/runtime/errors';
 import { interruptedRestore } from '@presync/transfer/restore';
+import { type Finding, refusal, warning } from './finding.ts';
 
 /** A database's place. */
 export interface TargetPart {
@@ -14,29 +15,45 @@ export interface TargetPart {
   role?: string | undefined;
 }
 
-/** Checks the place: nobody has the database open, and no other database would be opened in its stead. */
-export async function assertTarget(basePath: string, part: TargetPart, signal: AbortSignal): Promise<void> {
+export interface TargetOptions {
+  /** The backend that the node is told to open, and no other, where that is known. */
+  opens?: Backend | undefined;
+  signal: AbortSignal;
+}
+
+/** What stands against a database at this place: somebody has it open, or another database would be opened in its stead. */
+export async function lookAtTarget(
+  basePath: string,
+  part: TargetPart,
+  { opens, signal }: TargetOptions,
+): Promise<Finding[]> {
+  const findings: Finding[] = [];
   const target = join(basePath, ...part.path.split('/'));
   const holder = await databaseHolder({ dir: target, backend: part.backend }, { signal });
   if (holder !== undefined) {
-    throw new PresyncError(
-      'TARGET_RUNNING',
-      `${holder.pid === undefined ? 'a node' : `process ${holder.pid}`} has ${target} open`,
-      { hint: 'stop the node first' },
-    );
+    const who = holder.pid === undefined ? 'a node' : `process ${holder.pid}`;
+    findings.push(refusal('running', 'TARGET_RUNNING', `${who} has ${target} open`, 'stop the node first'));
   }
   // What is kept of parachains has no sibling, and no layout that was older.
-  if (part.role === 'parachains' || part.role === 'relay-parachains') return;
+  if (part.role === 'parachains' || part.role === 'relay-parachains') return findings;
   const other: Backend = part.backend === 'rocksdb' ? 'paritydb' : 'rocksdb';
-  const specId = part.path.split('/')[1] ?? '';
-  const sibling = join(basePath, ...databasePath(specId, other).split('/'));
+  // From the end: a relay chain's lies below another folder.
+  const specId = part.path.split('/').at(-3) ?? '';
+  const sibling = join(target, '../../../..', ...databasePath(specId, other).split('/'));
   if ((await names(sibling)).some((name) => name === 'CURRENT' || name === 'metadata')) {
-    throw new PresyncError(
-      'TARGET_BACKEND',
-      `${sibling} holds a ${other} database of the same chain, which a node may open instead of the restored one`,
-      {
-        hint: 'move it away, or restore a snapshot with that backend',
-      },
+    findings.push(
+      opens === part.backend
+        ? warning(
+            'sibling',
+            `${sibling} holds a ${other} database of the same chain, which the node leaves alone with --database ${opens}`,
+            'remove it when it is not needed any more: it takes room',
+          )
+        : refusal(
+            'sibling',
+            'TARGET_BACKEND',
+            `${sibling} holds a ${other} database of the same chain, which a node may open instead of the restored one`,
+            'move it away, or restore a snapshot with that backend',
+          ),
     );
   }
   // Substrate takes these for a database of an old layout and moves it into the folder below.
@@ -44,15 +61,31 @@ export async function assertTarget(basePath: string, part: TargetPart, signal: A
     (name) => name === 'db_version' || name === 'metadata' || name === 'CURRENT',
   );
   if (stray !== undefined) {
-    throw new PresyncError(
-      'TARGET_NOT_EMPTY',
-      `${join(dirname(target), stray)} belongs to a database of an old layout, which a node would migrate`,
-      { hint: 'move it away' },
+    findings.push(
+      refusal(
+        'layout',
+        'TARGET_NOT_EMPTY',
+        `${join(dirname(target), stray)} belongs to a database of an old layout, which a node would migrate`,
+        'move it away',
+      ),
     );
   }
+  return findings;
 }
 
-async function names(dir: string): Promise<string[]> {
+/** Throws the first thing that stands against a database at this place. */
+export async function assertTarget(
+  basePath: string,
+  part: TargetPart,
+  options: TargetOptions,
+): Promise<void> {
+  const found = (await lookAtTarget(basePath, part, options)).find(({ verdict }) => verdict === 'refusal');
+  if (found === undefined) return;
+  throw new PresyncError(found.code ?? 'INTERNAL', found.message, { hint: found.hint ?? undefined });
+}
+
+/** The names in a folder; none when there is no such folder. */
+export async function names(dir: string): Promise<string[]> {
   try {
     return await readdir(dir);
   } catch (error) {

@@ -15,6 +15,7 @@ import { proveConditionalWrites } from '@presync/store/probe';
 import { measureClockSkew } from '@presync/store/server-time';
 import { openRepository } from '@presync/transfer/repository';
 import type { CommandContext, CommandHandler } from '../command.ts';
+import { examineArguments } from '../lib/doctor-preflight.ts';
 import { clockError, describeClock } from '../lib/store-findings.ts';
 
 interface Finding {
@@ -63,6 +64,16 @@ export const doctor: CommandHandler<'doctor'> = async (context) => {
       return `${layout.backend} of chain ${layout.chainId}, ${files.length} files, ${formatBytes(bytes)}`;
     });
     if (layout !== undefined) await examineDatabase(layout, examine, context);
+  }
+  for (const { check, verdict, message, hint, code } of await examineArguments(context)) {
+    const ok = verdict !== 'refusal';
+    findings.push({
+      check,
+      ok,
+      detail: message,
+      hint,
+      exit: ok || code === null ? 0 : ERROR_CODES[code].exit,
+    });
   }
   const { rpc } = config;
   if (rpc !== undefined) await examine('node', () => examineNode(rpc, context));

@@ -4,6 +4,7 @@ import { PresyncError } from '@presync/runtime/errors';
 import { formatBytes, formatDuration } from '@presync/runtime/units';
 import type { SourceReport } from '@presync/store/sources';
 import type { CommandHandler } from '../command.ts';
+import { findingLines } from '../lib/preflight-text.ts';
 import { writeReport } from '../lib/report.ts';
 import { restoreFromArchive } from '../lib/restore-from-archive.ts';
 
@@ -37,7 +38,7 @@ export const restore: CommandHandler<'restore'> = async (context) => {
 
 /** What `--json` and `--report` say of a restore. */
 export function restoreDocument(
-  { snapshot, restored, kept, targets, sources }: RestoreDatabaseResult,
+  { snapshot, restored, kept, targets, sources, findings }: RestoreDatabaseResult,
   seconds: number,
 ): Record<string, unknown> {
   const { manifest, sha256, trustedBy } = snapshot;
@@ -52,13 +53,14 @@ export function restoreDocument(
     targets,
     kept,
     restored: restored ?? null,
+    preflight: findings,
     sources,
     seconds,
   };
 }
 
 function lines(
-  { snapshot, restored, kept, targets, sources }: RestoreDatabaseResult,
+  { snapshot, restored, kept, targets, sources, findings }: RestoreDatabaseResult,
   seconds: number,
 ): string[] {
   const { manifest, trustedBy } = snapshot;
@@ -66,6 +68,7 @@ function lines(
   if (kept) return [`${targets.join(', ')} holds a whole database already. Nothing was done.`];
   if (restored === undefined) {
     return [
+      ...findings.flatMap(findingLines),
       `${name} would be restored to ${targets.join(', ')}: ${manifest.totals.files} files, ${formatBytes(manifest.totals.bytes)}. Nothing was done.`,
     ];
   }

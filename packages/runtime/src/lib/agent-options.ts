@@ -1,6 +1,6 @@
 import { accessSync, constants } from 'node:fs';
 import type { OptionDefinition } from './option-definition.ts';
-import { choice, duration, text } from './option-kinds.ts';
+import { choice, duration, list, text } from './option-kinds.ts';
 
 /** What the agent on a new instance does besides a restore. */
 export const AGENT_OPTIONS = {
@@ -22,6 +22,14 @@ export const AGENT_OPTIONS = {
     description:
       'How long requests get to end, while /readyz is red already, before the node is stopped. Cut short when the cloud takes the machine earlier.',
     default: '10s',
+  },
+  preflightIgnore: {
+    kind: list(
+      choice(['arguments', 'chain', 'pruning', 'version', 'paths', 'owner', 'room', 'files', 'clock']),
+    ),
+    description:
+      'A check of the preflight whose refusal is told and not heeded. Repeatable. Genesis, backend, and what is there already can never be overruled.',
+    default: [],
   },
 } as const satisfies Record<string, OptionDefinition>;
 

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { parseNodeArguments } from '@presync/node/node-arguments';
 
 /** The pruning modes that a running node was given on its command line; null where it was not, or cannot be read. */
 export interface NodePruning {
@@ -6,7 +7,7 @@ export interface NodePruning {
   blocksPruning: string | null;
 }
 
-/** Reads `--state-pruning` and `--blocks-pruning` (and the older `--pruning`) from a process's arguments, on Linux. */
+/** Reads the pruning modes of the node's own chain from a process's arguments, on Linux. */
 export async function nodePruning(pid: number | undefined): Promise<NodePruning> {
   if (pid === undefined) return { statePruning: null, blocksPruning: null };
   let text: string;
@@ -16,21 +17,9 @@ export async function nodePruning(pid: number | undefined): Promise<NodePruning>
     // Another user's process, or another system: the manifest then says that it is not known.
     return { statePruning: null, blocksPruning: null };
   }
-  return parsePruning(text.split('\0'));
-}
-
-export function parsePruning(args: readonly string[]): NodePruning {
-  const flagValue = (...flags: string[]): string | null => {
-    for (const [index, arg] of args.entries()) {
-      for (const flag of flags) {
-        if (arg === flag) return args[index + 1]?.slice(0, 255) ?? null;
-        if (arg.startsWith(`${flag}=`)) return arg.slice(flag.length + 1, flag.length + 256);
-      }
-    }
-    return null;
-  };
+  const { statePruning, blocksPruning } = parseNodeArguments(text.split('\0').slice(1));
   return {
-    statePruning: flagValue('--state-pruning', '--pruning'),
-    blocksPruning: flagValue('--blocks-pruning'),
+    statePruning: statePruning?.slice(0, 255) ?? null,
+    blocksPruning: blocksPruning?.slice(0, 255) ?? null,
   };
 }
