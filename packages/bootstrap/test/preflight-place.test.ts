@@ -147,8 +147,8 @@ describe('a preflight', () => {
 const found = await preflight({ ...${JSON.stringify({ ...scene.options(), ...options })}, measureClock: undefined, signal: new AbortController().signal });
 console.log(JSON.stringify(found.filter(({ check, verdict }) => check === 'owner' && verdict !== 'pass')));`;
       await writeFile(join(scene.dir, 'run.ts'), run);
-      const args = ['--reuid', String(uid), '--clear-groups', process.execPath, join(scene.dir, 'run.ts')];
-      return summary(JSON.parse(execFileSync('setpriv', args).toString()));
+      const as = { uid, gid: uid };
+      return summary(JSON.parse(execFileSync(process.execPath, [join(scene.dir, 'run.ts')], as).toString()));
     };
     assert.deepEqual(await of({}), []);
     assert.deepEqual(await of({ owner: { uid: 1, gid: 1 } }), ['owner refusal TARGET_OWNER']);

@@ -291,7 +291,7 @@ describe('a chain specification', () => {
   });
 
   it('that is none is refused', async () => {
-    for (const text of ['', '{}', '[{"id":"x"}]', '{"genesis":{"id":"x"}}', '{"id":7}'])
+    for (const text of ['', '{}', '[{"id":"x"}]', '{"genesis":{"id":"x"}}', '{"id":7}', '{"id":{"a":"b"}}'])
       await assert.rejects(head(text), { code: 'FORMAT_INVALID' }, text);
     await assert.rejects(readChainSpec(join(dir, 'absent'), { signal }), { code: 'IO_FAILED' });
     await assert.rejects(readChainSpec(join(dir, 'folder'), { signal }), { code: 'IO_FAILED' });

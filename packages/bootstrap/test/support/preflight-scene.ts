@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { judgeClockSkew } from '@presync/store/server-time';
 import { type Finding, type PreflightOptions, preflight } from '../../src/preflight.ts';
 
-export const POLKADOT = '0x91b171bb158e2d3848fa23a9f1c25182fb8e20313b2c1eb49219da7a70ce90c3';
+const POLKADOT = '0x91b171bb158e2d3848fa23a9f1c25182fb8e20313b2c1eb49219da7a70ce90c3';
 export const OTHER = `0x${'77'.repeat(32)}`;
 
 export const PART = {
