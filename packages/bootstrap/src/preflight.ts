@@ -1,7 +1,7 @@
 import type { Manifest } from '@presync/format/manifest';
 import type { Backend } from '@presync/node/layout';
 import { type ConfiguredNode, configuredNode, type NodeSource } from '@presync/node/node-arguments';
-import { isPresyncError, PresyncError } from '@presync/runtime/errors';
+import { isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
 import type { OptionValues } from '@presync/runtime/options';
 import type { ClockSkew } from '@presync/store/server-time';
@@ -54,6 +54,7 @@ export interface PreflightOptions extends PreflightSettings {
  */
 export async function preflight(options: PreflightOptions): Promise<Finding[]> {
   const { signal, subject } = options;
+  throwIfAborted(signal);
   const [read, clock] = await Promise.all([
     readNode(options),
     // What is kept needs no store.

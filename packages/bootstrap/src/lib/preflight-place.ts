@@ -19,7 +19,7 @@ import {
   type PreflightContext,
   type SubjectPart,
 } from './preflight-context.ts';
-import { lookAtTarget, names } from './target.ts';
+import { lookForHolder, lookForOthers, names } from './target.ts';
 
 /** `running`, `sibling` and `layout`. */
 export async function checkTargets({
@@ -29,19 +29,19 @@ export async function checkTargets({
   signal,
 }: PreflightContext): Promise<Finding[]> {
   const findings: Finding[] = [];
+  // What is only looked at may well be open.
+  for (const { basePath, ...part } of restores ? subject.parts : [])
+    findings.push(...(await lookForHolder(basePath, part, { signal })));
+  if (restores && findings.length === 0)
+    findings.push(pass('running', 'no process that can be seen from here has it open'));
   for (const { basePath, ...part } of subject.parts) {
     const own = argumentsOf(node, part);
     // What is not said may be said where it cannot be seen.
     const told = own?.database === undefined ? undefined : backendOf(own);
     const opens = told === 'auto' ? undefined : told;
-    findings.push(...(await lookAtTarget(basePath, part, { opens, signal })));
+    findings.push(...(await lookForOthers(basePath, part, { opens })));
   }
-  // What is only looked at may well be open.
-  if (!restores) return findings.filter(({ check }) => check !== 'running');
-  const runs = findings.some(({ check }) => check === 'running');
-  return runs
-    ? findings
-    : [pass('running', 'no process that can be seen from here has it open'), ...findings];
+  return findings;
 }
 
 /** What becomes of a database that is there. One that an interrupted restore has left is for the restore to judge. */

@@ -21,19 +21,27 @@ export interface TargetOptions {
   signal: AbortSignal;
 }
 
-/** What stands against a database at this place: somebody has it open, or another database would be opened in its stead. */
-export async function lookAtTarget(
+/** That somebody has the database open. */
+export async function lookForHolder(
   basePath: string,
   part: TargetPart,
-  { opens, signal }: TargetOptions,
+  { signal }: Pick<TargetOptions, 'signal'>,
+): Promise<Finding[]> {
+  const target = join(basePath, ...part.path.split('/'));
+  const holder = await databaseHolder({ dir: target, backend: part.backend }, { signal });
+  if (holder === undefined) return [];
+  const who = holder.pid === undefined ? 'a node' : `process ${holder.pid}`;
+  return [refusal('running', 'TARGET_RUNNING', `${who} has ${target} open`, 'stop the node first')];
+}
+
+/** That another database would be opened in the stead of this one. */
+export async function lookForOthers(
+  basePath: string,
+  part: TargetPart,
+  { opens }: Pick<TargetOptions, 'opens'>,
 ): Promise<Finding[]> {
   const findings: Finding[] = [];
   const target = join(basePath, ...part.path.split('/'));
-  const holder = await databaseHolder({ dir: target, backend: part.backend }, { signal });
-  if (holder !== undefined) {
-    const who = holder.pid === undefined ? 'a node' : `process ${holder.pid}`;
-    findings.push(refusal('running', 'TARGET_RUNNING', `${who} has ${target} open`, 'stop the node first'));
-  }
   // What is kept of parachains has no sibling, and no layout that was older.
   if (part.role === 'parachains' || part.role === 'relay-parachains') return findings;
   const other: Backend = part.backend === 'rocksdb' ? 'paritydb' : 'rocksdb';
@@ -79,7 +87,11 @@ export async function assertTarget(
   part: TargetPart,
   options: TargetOptions,
 ): Promise<void> {
-  const found = (await lookAtTarget(basePath, part, options)).find(({ verdict }) => verdict === 'refusal');
+  const findings = [
+    ...(await lookForHolder(basePath, part, options)),
+    ...(await lookForOthers(basePath, part, options)),
+  ];
+  const found = findings.find(({ verdict }) => verdict === 'refusal');
   if (found === undefined) return;
   throw new PresyncError(found.code ?? 'INTERNAL', found.message, { hint: found.hint ?? undefined });
 }

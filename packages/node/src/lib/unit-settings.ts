@@ -1,4 +1,4 @@
-import { PresyncError } from '@presync/runtime/errors';
+import { PresyncError, throwIfAborted } from '@presync/runtime/errors';
 import { z } from 'zod';
 import { type RunOutcome, runProgram } from './run-program.ts';
 import { systemctl } from './systemctl.ts';
@@ -146,6 +146,7 @@ async function fromShow(name: string, signal: AbortSignal): Promise<UnitSettings
     },
   );
   if (!outcome.ok) {
+    throwIfAborted(signal);
     throw new PresyncError('CONFIG_INVALID', `systemd tells nothing of ${name}: systemctl ${outcome.why}`, {
       hint: "check --unit, and that systemd runs here; elsewhere give the node's command instead",
     });
