@@ -45,6 +45,11 @@ const ADAPTERS: Readonly<Record<string, RegExp>> = {
   gcs: /^@google-cloud\//,
 };
 
+/** What a cloud is asked besides its store: by its file, and lib/cloud-<cloud>-….ts, of packages/bootstrap. */
+const CLOUDS: Readonly<Record<string, RegExp>> = {
+  aws: /^@aws-sdk\/client-auto-scaling$/,
+};
+
 /** The code without comments, in lines that stay where they are. */
 export function withoutComments(text: string): string {
   return text.replaceAll(
@@ -103,8 +108,12 @@ export function breaches(source: Source, declared: ReadonlySet<string>): string[
     }
     const adapter = Object.keys(ADAPTERS).find((key) => ADAPTERS[key]?.test(specifier));
     if (adapter !== undefined) {
-      if (!new RegExp(`^packages/store/src/(?:lib/)?${adapter}(?:-[a-z]+)*\\.ts$`).test(path))
-        found.push(`${path}: ${specifier} belongs in its store's adapter only`);
+      const cloud = Object.keys(CLOUDS).find((key) => CLOUDS[key]?.test(specifier));
+      const place =
+        cloud === undefined
+          ? `^packages/store/src/(?:lib/)?${adapter}(?:-[a-z]+)*\\.ts$`
+          : `^packages/bootstrap/src/lib/cloud-${cloud}(?:-[a-z]+)*\\.ts$`;
+      if (!new RegExp(place).test(path)) found.push(`${path}: ${specifier} belongs in its adapter only`);
       else if (form === 'static') found.push(`${path}: ${specifier} must be loaded by import()`);
     }
     if (specifier.startsWith('@polkadot/')) {

@@ -100,6 +100,9 @@ const RESTORE = [
   'dryRun',
 ] as const;
 
+/** The cloud that the agent runs in. */
+const CLOUD = ['cloud', 'cloudMetadata', 'launchHook', 'terminationHook'] as const;
+
 /** Every command: what it takes and how it may end. The command line and its reference come from here. */
 export const COMMANDS = {
   snapshot: {
@@ -159,6 +162,7 @@ export const COMMANDS = {
       'minPeers',
       'maxFinalityLag',
       'maxHeadLag',
+      ...CLOUD,
       'adminListen',
       ...COMMON,
     ],

@@ -150,6 +150,17 @@ export const ERROR_CODES = {
   NODE_STOP_FAILED: { exit: 8, meaning: 'The node could not be stopped.' },
   NODE_START_FAILED: { exit: 8, meaning: 'The node command or unit could not be started, or ended early.' },
 
+  // The cloud, which never ends the agent by itself: exit 1
+  CLOUD_UNREACHABLE: {
+    exit: 1,
+    meaning: "The cloud's metadata service or API cannot be reached, or did not answer in time.",
+  },
+  CLOUD_FORBIDDEN: {
+    exit: 1,
+    meaning: "The cloud's metadata service or API refuses this instance, or it has no credentials.",
+  },
+  CLOUD_FAILED: { exit: 1, meaning: "The cloud's metadata service or API answered with an error." },
+
   // The lock: exit 9
   LOCKED: { exit: 9, meaning: 'Another presync is at work here.' },
 

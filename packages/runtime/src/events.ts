@@ -111,6 +111,23 @@ export const EVENTS = {
   'group.notice': 'The cloud tells that this instance will, or may, go away.',
   'group.leave_failed': 'The group was not told that the node has stopped.',
 
+  // The cloud
+  'cloud.found': 'The metadata service of a cloud has answered.',
+  'cloud.none': 'No metadata service of a cloud answers; the fields tell why.',
+  'cloud.notice': 'Something will happen to this instance; the fields tell what, and when.',
+  'cloud.notice_over': 'What was told of this instance has happened, or is called off.',
+  'cloud.event_approved': 'The cloud is told that an event of this instance may go on before its time.',
+  'cloud.metadata_failed': 'The metadata service does not tell what will happen; it is asked again.',
+  'cloud.metadata_back': 'The metadata service tells again what will happen.',
+  'cloud.retried': 'A call to the group of this instance failed and is made again.',
+  'cloud.hold_failed': 'The group cannot be kept waiting for this instance; it is tried again.',
+  'cloud.hook_completed': 'A lifecycle hook of the group is completed.',
+  'cloud.hook_absent':
+    'Nothing waits at the lifecycle hook: it is completed already, or not for this instance.',
+  'cloud.hook_unseen': 'The lifecycle hook may not be looked at; it is used as it is named.',
+  'cloud.hook_gone': 'The group has stopped waiting at the lifecycle hook before it was completed.',
+  'cloud.hook_limit': 'The group waits no longer at the lifecycle hook, whatever it is told.',
+
   // Keys and trust
   'keys.created': 'A private key was made.',
   'keys.exposed': 'Others than its owner may read a private key.',

@@ -65,16 +65,16 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Adm
       return reply.code(421).send({ error: 'this server does not go by that name: use its address' });
     }
   });
-  for (const [path, check] of [
-    ['/healthz', options.health],
-    ['/readyz', options.ready],
+  for (const [path, check, more] of [
+    ['/healthz', options.health, () => ({})],
+    ['/readyz', options.ready, azureState],
   ] as const) {
     app.get(path, async (_request, reply) => {
       const condition = await ask(check, signal);
       return reply
         .code(condition.ok ? 200 : 503)
         .header('cache-control', 'no-store')
-        .send({ ok: condition.ok, ...condition.detail });
+        .send({ ok: condition.ok, ...condition.detail, ...more(condition) });
     });
   }
   app.get('/metrics', async (_request, reply) => {
@@ -113,6 +113,16 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Adm
     throwIfAborted(signal);
   }
   return { url: urlOf(app.server.address(), listen), close };
+}
+
+/**
+ * What Azure's application health extension reads of a probe with rich states, and others pass over
+ * (https://learn.microsoft.com/azure/virtual-machine-scale-sets/virtual-machine-scale-sets-health-extension). With a 503 it reads no body, and takes the
+ * state as Unknown: a VM that has not been healthy yet stays Initializing until the extension's grace period ends, where an Unhealthy with
+ * 200 would have it repaired in the midst of its restore.
+ */
+function azureState({ ok }: Condition): { ApplicationHealthState: 'Healthy' | 'Unhealthy' } {
+  return { ApplicationHealthState: ok ? 'Healthy' : 'Unhealthy' };
 }
 
 const OPEN_PATHS = new Set(['/healthz', '/readyz', '/metrics']);

@@ -271,6 +271,32 @@ export function createMetrics(register: Registry) {
         registers,
       }),
     },
+    cloud: {
+      notices: new Counter({
+        name: 'presync_cloud_notices_total',
+        help: 'Notices that this instance will end, restart or pause: preemption, rebalance, scale-in or maintenance.',
+        labelNames: ['kind'] as const,
+        registers,
+      }),
+      deadline: new Gauge({
+        name: 'presync_cloud_notice_deadline_timestamp_seconds',
+        help: 'When what was told last begins at the earliest, as Unix time; absent once it is over.',
+        labelNames: ['kind'] as const,
+        registers,
+      }),
+      failures: new Counter({
+        name: 'presync_cloud_metadata_failures_total',
+        help: 'Questions about this instance that its metadata service did not answer, by what was asked for.',
+        labelNames: ['source'] as const,
+        registers,
+      }),
+      heartbeats: new Counter({
+        name: 'presync_cloud_heartbeats_total',
+        help: 'Heartbeats that keep the group waiting at a lifecycle hook, by outcome: ok or failed.',
+        labelNames: ['outcome'] as const,
+        registers,
+      }),
+    },
     bootstrap: {
       ready: new Gauge({
         name: 'presync_bootstrap_ready',
