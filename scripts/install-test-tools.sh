@@ -9,6 +9,7 @@ shared="${HOME:-/nonexistent}/.cache/presync-tools"
 versitygw_version=v1.8.0
 azurite_version=3.37.0
 fake_gcs_server_version=v1.56.1
+ec2_metadata_mock_version=v1.13.0
 # Releases of MinIO are not semantic versions, and go by commit here.
 minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
 
@@ -78,6 +79,7 @@ go_tool() { # name, package, version
 go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$versitygw_version"
 go_tool fake-gcs-server github.com/fsouza/fake-gcs-server "$fake_gcs_server_version"
 go_tool minio github.com/minio/minio "$minio_version"
+go_tool ec2-metadata-mock github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock "$ec2_metadata_mock_version"
 
 # A folder that another run has put there meanwhile stays.
 place() { # from, to

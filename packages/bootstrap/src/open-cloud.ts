@@ -16,7 +16,7 @@ export interface OpenCloudOptions extends CloudSinks {
 }
 
 /** All three are asked side by side; a metadata service that is there answers in milliseconds. */
-const DETECT_MS = 1800;
+const DETECT_MS = 1500;
 
 const CLOUDS: Readonly<
   Record<CloudName, { is: typeof isAws; create: (options: OpenCloudOptions & { base: string }) => Cloud }>

@@ -39,6 +39,8 @@ export interface GroupApiOptions extends CloudSinks {
   region: string;
   /** From the instance's own tags; undefined: Auto Scaling is asked. */
   group: string | undefined;
+  /** Whether the instance's metadata say that it is in a group. */
+  isMember: (signal: AbortSignal) => Promise<boolean>;
   /** Names of hooks that the user gave. */
   hooks: Readonly<Record<Transition, string | undefined>>;
 }
@@ -55,6 +57,10 @@ const LEAST_HEARTBEAT_MS = 30_000;
 /** A group waits 48 hours or 100 heartbeats at most (https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks.html). */
 const MOST_WAIT_MS = 48 * 3_600_000;
 const MOST_HEARTBEATS = 100;
+
+/** A new instance may be up before Auto Scaling tells of it. */
+const MEMBER_WITHIN_MS = 60_000;
+const MEMBER_AGAIN_MS = 2000;
 
 /** How long one call is tried: roles come seconds after the instance, and throttling ends. */
 const TRY_MS = 5 * 60_000;
@@ -115,6 +121,17 @@ export async function createGroupApi(options: GroupApiOptions): Promise<GroupApi
     return group === undefined || state === undefined ? undefined : { group, state };
   }
 
+  async function groupOf(signal: AbortSignal): Promise<string | undefined> {
+    if (options.group !== undefined) return options.group;
+    const until = performance.now() + MEMBER_WITHIN_MS;
+    for (;;) {
+      const found = await membership(signal);
+      if (found !== undefined) return found.group;
+      if (performance.now() >= until || !(await options.isMember(signal))) return undefined;
+      await sleepQuietly(MEMBER_AGAIN_MS, signal);
+    }
+  }
+
   async function hooksOf(group: string, transition: Transition, signal: AbortSignal): Promise<Hook[]> {
     const answer = await call(`name the hooks of ${group}`, signal, (abortSignal) =>
       client.send(new sdk.DescribeLifecycleHooksCommand({ AutoScalingGroupName: group }), { abortSignal }),
@@ -136,7 +153,7 @@ export async function createGroupApi(options: GroupApiOptions): Promise<GroupApi
 
     async hook(transition, signal) {
       const wanted = hooks[transition];
-      const group = options.group ?? (await membership(signal))?.group;
+      const group = await groupOf(signal);
       if (group === undefined) return undefined;
       let found: Hook[];
       try {

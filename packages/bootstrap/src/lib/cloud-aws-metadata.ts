@@ -18,6 +18,9 @@ const TOKEN_MARGIN_MS = 60_000;
 /** How often the paths are looked at: AWS advises 5 seconds for spot instances. */
 const EVERY_MS = 5000;
 
+/** What the instance's group is about to make of it; there is none for an instance of no group. */
+export const TARGET_STATE = 'meta-data/autoscaling/target-lifecycle-state';
+
 const UNREACHABLE_HINT =
   'in a container the answer must be let go one hop further: set the hop limit of the instance metadata options to 2 (aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2); elsewhere check that this is EC2, and that no firewall keeps 169.254.169.254 from presync';
 
@@ -110,20 +113,20 @@ export function awsSources(imds: Imds): NoticeSource[] {
     name,
     everyMs: EVERY_MS,
     async look(signal) {
-      const text = await imds.get(`meta-data/${path}`, signal);
+      const text = await imds.get(path, signal);
       return text === undefined ? [] : read(text);
     },
   });
 
   return [
-    source('spot', 'spot/instance-action', (text) => [
-      readSpot(jsonOf({ path: 'spot/instance-action' }, text)),
+    source('spot', 'meta-data/spot/instance-action', (text) => [
+      readSpot(jsonOf({ path: 'meta-data/spot/instance-action' }, text)),
     ]),
-    source('rebalance', 'events/recommendations/rebalance', () => [REBALANCE]),
-    source('maintenance', 'events/maintenance/scheduled', (text) =>
-      readEvents(jsonOf({ path: 'events/maintenance/scheduled' }, text)),
+    source('rebalance', 'meta-data/events/recommendations/rebalance', () => [REBALANCE]),
+    source('maintenance', 'meta-data/events/maintenance/scheduled', (text) =>
+      readEvents(jsonOf({ path: 'meta-data/events/maintenance/scheduled' }, text)),
     ),
-    source('scale-in', 'autoscaling/target-lifecycle-state', (text) => {
+    source('scale-in', TARGET_STATE, (text) => {
       const target = text.trim();
       served ||= target === 'InService';
       return leaves(target, served) ? [scaleIn(target)] : [];

@@ -2,7 +2,7 @@ import { isPresyncError, messageOf } from '@presync/runtime/errors';
 import type { Cloud, Instance, Transition } from '../cloud.ts';
 import { createGroupApi, type GroupApi } from './cloud-aws-group.ts';
 import { beatUntilEnd, completeHook, type Wait } from './cloud-aws-hooks.ts';
-import { awsIdentity, awsSources, createImds } from './cloud-aws-metadata.ts';
+import { awsIdentity, awsSources, createImds, TARGET_STATE } from './cloud-aws-metadata.ts';
 import { createMetadataClient } from './cloud-metadata.ts';
 import { type CloudSinks, watchNotices } from './cloud-watch.ts';
 import { sleepQuietly } from './sleep-quietly.ts';
@@ -18,15 +18,21 @@ export interface AwsCloudOptions extends CloudSinks {
 /** Between attempts to hold, after a failure that is not of a moment, as of permissions. */
 const HOLD_AGAIN_MS = 30_000;
 
+/** Among the instance's tags, where those are let into its metadata. */
+const GROUP_TAG = 'meta-data/tags/instance/aws:autoscaling:groupName';
+
+/** Targets of instances that are, or will be, in a group; what is in none has no target. */
+const MEMBER = /^(?:InService|Standby|Warmed:)/;
+
 /** EC2 with Auto Scaling. An instance of no group has notices, and no hooks. */
 export function createAwsCloud({ log, metrics, base, ...hooks }: AwsCloudOptions): Cloud {
   const client = createMetadataClient(base);
   const imds = createImds(client);
   let opened: Promise<GroupApi> | undefined;
 
-  /** The group's name is among the instance's tags, where those are let into its metadata. */
-  async function groupTag(signal: AbortSignal): Promise<string | undefined> {
-    return imds.get('meta-data/tags/instance/aws:autoscaling:groupName', signal).catch((error: unknown) => {
+  /** What need not be there. */
+  async function maybe(path: string, signal: AbortSignal): Promise<string | undefined> {
+    return imds.get(path, signal).catch((error: unknown) => {
       if (isPresyncError(error, 'ABORTED')) throw error;
       return undefined;
     });
@@ -39,7 +45,8 @@ export function createAwsCloud({ log, metrics, base, ...hooks }: AwsCloudOptions
       metrics,
       instanceId: id,
       region,
-      group: await groupTag(signal),
+      group: await maybe(GROUP_TAG, signal),
+      isMember: async (asked) => MEMBER.test((await maybe(TARGET_STATE, asked)) ?? ''),
       hooks: { launch: hooks.launchHook, termination: hooks.terminationHook },
     });
   }
@@ -68,7 +75,7 @@ export function createAwsCloud({ log, metrics, base, ...hooks }: AwsCloudOptions
 
     async instance(signal): Promise<Instance> {
       const identity = await awsIdentity(imds, signal);
-      return { cloud: 'aws', name: undefined, ...identity, group: await groupTag(signal) };
+      return { cloud: 'aws', name: undefined, ...identity, group: await maybe(GROUP_TAG, signal) };
     },
 
     async hold(transition, signal) {

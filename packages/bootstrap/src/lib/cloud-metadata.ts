@@ -41,7 +41,8 @@ const MAX_TEXT_BYTES = 4 * 1024 ** 2;
  * the clouds refuse what was forwarded.
  */
 export function createMetadataClient(base: string): MetadataClient {
-  const agent = new http.Agent({ keepAlive: true, maxSockets: 16 });
+  // A connection a question: one that was kept may be closed just when it is used again.
+  const agent = new http.Agent({ keepAlive: false, maxSockets: 16 });
   const root = base.replace(/\/+$/, '');
 
   return {
