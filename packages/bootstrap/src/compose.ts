@@ -11,7 +11,9 @@ import { composeSources } from '@presync/store/compose';
 import { createDownloads } from '@presync/store/download';
 import { logNotices } from '@presync/store/notices';
 import { measureClockSkew } from '@presync/store/server-time';
+import { type CloudGroup, createCloudGroup } from './cloud-group.ts';
 import type { FindSnapshotOptions } from './find-snapshot.ts';
+import { openCloud } from './open-cloud.ts';
 import type { PreflightSettings } from './preflight.ts';
 import type { RestoreArchiveOptions } from './restore-archive.ts';
 import type { RestoreDatabaseOptions } from './restore-database.ts';
@@ -180,4 +182,18 @@ export async function composeTrust(
     });
   }
   return Promise.all(config.trust.map(readTrustedKey));
+}
+
+/** The group of the cloud that the instance runs in; undefined outside of clouds. The caller closes it. */
+export async function composeGroup(
+  config: Pick<
+    CommandConfig<'bootstrap'>,
+    'cloud' | 'cloudMetadata' | 'launchHook' | 'terminationHook' | 'drainTime'
+  >,
+  { log, metrics, signal }: ComposeParts,
+): Promise<CloudGroup | undefined> {
+  const { cloudMetadata: metadata, launchHook, terminationHook } = config;
+  const sinks = { log, metrics: metrics?.cloud };
+  const cloud = await openCloud(config.cloud, { ...sinks, metadata, launchHook, terminationHook, signal });
+  return cloud === undefined ? undefined : createCloudGroup(cloud, { drainMs: config.drainTime });
 }

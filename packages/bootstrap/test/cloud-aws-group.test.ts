@@ -186,9 +186,21 @@ describe('an Auto Scaling group', needs('ec2-metadata-mock', findEc2MetadataMock
     group.wait(LAUNCH.name, 'Pending:Wait');
     const hold = cloud.hold('launch', signal);
     await sleep(1000);
-    await cloud.completeLaunch('continue', signal);
+    const { cloud: other } = await openAt('aws', mock.base);
+    await other.completeLaunch('abandon', signal);
+    other.close();
     assert.equal(await hold, 'nothing');
     assert.equal(recorded.count('warn cloud.hook_gone'), 1);
+    group.wait(LAUNCH.name, 'Pending:Wait');
+    const again = cloud.hold('launch', signal);
+    await sleep(1000);
+    await cloud.completeLaunch('continue', signal);
+    assert.equal(await again, 'nothing');
+    assert.equal(
+      recorded.count('warn cloud.hook_gone'),
+      1,
+      'what presync has done itself is nothing to warn of',
+    );
   });
 
   test('is told that the node has stopped', async () => {

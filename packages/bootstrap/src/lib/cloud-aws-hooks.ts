@@ -26,6 +26,8 @@ export interface Wait extends CloudSinks {
   api: GroupApi;
   hook: Hook;
   transition: Transition;
+  /** Hooks that were completed from here. */
+  completed: Set<string>;
 }
 
 /** Completes the hook. Nothing is done where nothing waits, unless the instance is only just on its way there. */
@@ -40,6 +42,7 @@ export async function completeHook(
   for (;;) {
     try {
       await api.complete(hook, result, signal);
+      wait.completed.add(hook.name);
       log.info('cloud.hook_completed', `the hook ${hook.name} is completed: ${result}`, {
         ...fields,
         result,
@@ -79,7 +82,7 @@ export async function beatUntilEnd(wait: Wait, signal: AbortSignal): Promise<Hol
         await sleepQuietly(AGAIN_MS, signal);
         continue;
       }
-      if (waited)
+      if (waited && !wait.completed.has(hook.name))
         log.warn('cloud.hook_gone', `the hook ${hook.name} was completed, or has timed out`, fields);
       return 'nothing';
     }

@@ -28,6 +28,7 @@ const MEMBER = /^(?:InService|Standby|Warmed:)/;
 export function createAwsCloud({ log, metrics, base, ...hooks }: AwsCloudOptions): Cloud {
   const client = createMetadataClient(base);
   const imds = createImds(client);
+  const completed = new Set<string>();
   let opened: Promise<GroupApi> | undefined;
 
   /** What need not be there. */
@@ -58,7 +59,7 @@ export function createAwsCloud({ log, metrics, base, ...hooks }: AwsCloudOptions
     });
     const api = await opened;
     const hook = await api.hook(transition, signal);
-    return hook === undefined ? undefined : { api, hook, transition, log, metrics };
+    return hook === undefined ? undefined : { api, hook, transition, completed, log, metrics };
   }
 
   async function complete(

@@ -1,5 +1,6 @@
 import { type BootstrapResult, bootstrap as bringUp, type Sealed } from '@presync/bootstrap/bootstrap';
-import { composeRestore } from '@presync/bootstrap/compose';
+import type { CloudGroup } from '@presync/bootstrap/cloud-group';
+import { composeGroup, composeRestore } from '@presync/bootstrap/compose';
 import type { AgentState } from '@presync/bootstrap/serve-node';
 import type { StartHow } from '@presync/bootstrap/start-node';
 import type { CommandConfig } from '@presync/runtime/commands';
@@ -48,10 +49,13 @@ export const bootstrap: CommandHandler<'bootstrap'> = async (context) => {
     { log, progress, metrics, signal },
   );
   let report: Record<string, unknown> = {};
+  let group: CloudGroup | undefined;
   try {
+    group = await composeGroup(config, { log, metrics, signal });
     const exitCode = await bringUp({
       ...options,
       start,
+      group,
       until: config.until,
       ready: {
         rpcUrl: config.rpc ?? DEFAULT_RPC,
@@ -90,6 +94,7 @@ export const bootstrap: CommandHandler<'bootstrap'> = async (context) => {
       });
     throw error;
   } finally {
+    group?.close();
     await admin?.close();
     await options.from.close();
   }
