@@ -103,8 +103,9 @@ else
   echo "missing, and not to be installed without npm: azurite" >&2
 fi
 
-# A Debian tree in which systemd is booted. It comes from where this machine's apt gets its packages.
-machine='machine-root'
+# A Debian tree in which systemd is booted, and which has cloud-init. It comes from where this machine's apt gets its
+# packages. The number goes up when something is added to it, so that trees of earlier runs are not taken for it.
+machine='machine-root-2'
 suite=bookworm
 if [[ -d "$tools/$machine" ]]; then
   :
@@ -116,8 +117,11 @@ elif [[ "$(id -u)" == 0 ]] && PATH="$PATH:/usr/sbin" command -v debootstrap >/de
     awk -v suite="$suite" '$1 == suite && $2 == "main" { print $3; exit }')"
   proxy=''
   eval "$(apt-config shell proxy Acquire::http::Proxy)"
+  packages=systemd,systemd-sysv,dbus,libatomic1,libstdc++6,ca-certificates
+  # debootstrap does not see that python3-cryptography needs the second of these, which is a virtual package there.
+  packages+=,cloud-init,python3-cffi-backend
   ${proxy:+env http_proxy="$proxy"} env PATH="$PATH:/usr/sbin" debootstrap --variant=minbase \
-    --include=systemd,systemd-sysv,dbus,libatomic1,libstdc++6,ca-certificates "$suite" "$tools/.$machine.$$" ${mirror:+"$mirror"} >/dev/null
+    --include="$packages" "$suite" "$tools/.$machine.$$" ${mirror:+"$mirror"} >/dev/null
   rm -rf "$tools/.$machine.$$/var/cache/apt/archives/"*.deb
   place "$tools/.$machine.$$" "$tools/$machine"
   if mkdir -p "$shared" 2>/dev/null && [[ -w "$shared" && ! -d "$shared/$machine" ]]; then

@@ -59,7 +59,7 @@ done
 umount --lazy "$2"
 find "$1" -depth -type d -exec rmdir {} +`;
 
-const TREE = 'machine-root';
+const TREE = 'machine-root-2';
 const BOOT_MS = 120_000;
 const SHUTDOWN_MS = 30_000;
 

@@ -17,6 +17,7 @@ const SOURCES = [
   'packages/*/package.json',
   'package-lock.json',
   'scripts/lib/package/*.ts',
+  'deploy/cloud-init/*',
   'deploy/debian/*',
   'systemd/*',
 ];

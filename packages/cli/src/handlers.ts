@@ -22,6 +22,7 @@ export const HANDLERS: Handlers = {
   doctor: async () => (await import('./commands/doctor.ts')).doctor,
   'keys new': async () => (await import('./commands/keys.ts')).keysNew,
   'keys public': async () => (await import('./commands/keys.ts')).keysPublic,
+  'cloud-init render': async () => (await import('./commands/cloud-init.ts')).cloudInitRender,
   'config print': async () => (await import('./commands/config.ts')).configPrint,
   'config check': async () => (await import('./commands/config.ts')).configCheck,
   'config schema': async () => (await import('./commands/config.ts')).configSchemaCommand,

@@ -23,6 +23,7 @@ export interface ProgramOptions {
 const GROUPS: Readonly<Record<string, string>> = {
   keys: 'Make and read signing keys',
   store: 'Look at an object store',
+  'cloud-init': 'Make user data for new instances',
   config: 'Look at the configuration',
 };
 

@@ -103,6 +103,27 @@ const RESTORE = [
 /** The cloud that the agent runs in. */
 const CLOUD = ['cloud', 'cloudMetadata', 'launchHook', 'terminationHook'] as const;
 
+/** The agent on a new instance. */
+const AGENT = [
+  ...RESTORE,
+  'until',
+  'drainTime',
+  'rpc',
+  'readyTimeout',
+  'minPeers',
+  'maxFinalityLag',
+  'maxHeadLag',
+  ...CLOUD,
+  'adminListen',
+] as const;
+
+/** What does not depend on whoever runs the agent, but on how: its unit on an instance says so. */
+const BY_HAND = ['dryRun', 'sealedFile', 'until'] as const;
+
+type OnInstance = Exclude<(typeof AGENT)[number], (typeof BY_HAND)[number]>;
+
+const ON_INSTANCE = AGENT.filter((name): name is OnInstance => !BY_HAND.some((other) => other === name));
+
 /** Every command: what it takes and how it may end. The command line and its reference come from here. */
 export const COMMANDS = {
   snapshot: {
@@ -153,19 +174,7 @@ export const COMMANDS = {
   },
   bootstrap: {
     summary: 'Restore, start the node and wait until it is ready: the agent on a new instance',
-    options: [
-      ...RESTORE,
-      'until',
-      'drainTime',
-      'rpc',
-      'readyTimeout',
-      'minPeers',
-      'maxFinalityLag',
-      'maxHeadLag',
-      ...CLOUD,
-      'adminListen',
-      ...COMMON,
-    ],
+    options: [...AGENT, ...COMMON],
     required: ['basePath', 'store'],
     arguments: [
       {
@@ -316,6 +325,21 @@ export const COMMANDS = {
     required: [],
     arguments: [],
     exits: [3, 4, 5, 6, 7, 8],
+  },
+  'cloud-init render': {
+    summary: 'Print user data with which cloud-init brings up new instances by "presync bootstrap"',
+    options: [
+      ...ON_INSTANCE,
+      'executableUrl',
+      'executableSha256',
+      'debUrl',
+      'debSha256',
+      ...COMMON,
+    ],
+    required: ['basePath', 'store'],
+    oneOf: [['unit', 'nodeCommand']],
+    arguments: [],
+    exits: [],
   },
   'config print': {
     summary: 'Print each option, its value and where the value comes from',

@@ -21,6 +21,11 @@ export const ERROR_CODES = {
     meaning: 'A signing key or a trusted public key cannot be read or is not Ed25519.',
   },
   STORE_URL_INVALID: { exit: 2, meaning: 'A store URL has an unknown scheme, option or form.' },
+  USER_DATA_SECRET: {
+    exit: 2,
+    meaning: 'User data would hold a secret, or something that each instance must have of its own.',
+  },
+  USER_DATA_TOO_LARGE: { exit: 2, meaning: 'User data is larger than the cloud takes.' },
   NODE_LAYOUT_NOT_FOUND: { exit: 2, meaning: 'The base path holds no chain database.' },
   NODE_LAYOUT_AMBIGUOUS: {
     exit: 2,

@@ -2,6 +2,7 @@ import { accessSync, constants } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { AGENT_OPTIONS } from './lib/agent-options.ts';
+import { CLOUD_INIT_OPTIONS } from './lib/cloud-init-options.ts';
 import { DAEMON_OPTIONS } from './lib/daemon-options.ts';
 import type { OptionDefinition } from './lib/option-definition.ts';
 import {
@@ -318,6 +319,7 @@ export const OPTIONS = {
     kind: argv(),
     description: 'The command that starts the node; on the command line best given after --.',
   },
+  ...CLOUD_INIT_OPTIONS,
   report: {
     kind: text('FILE', 'the path of a file'),
     description: 'File that the outcome is written to, as JSON.',
@@ -397,6 +399,7 @@ export const EXCLUSIVE: readonly (readonly OptionName[])[] = [
   ['trust', 'insecureNoVerify'],
   ['signKey', 'insecureNoSign'],
   ['unit', 'nodeCommand'],
+  ['executableUrl', 'debUrl'],
 ];
 
 function defaultStateDir(): string {

@@ -79,6 +79,7 @@ async function packageContents(
     ...['presync-snapshotter.service', 'presync-bootstrap.service'].map((unit) =>
       copy(`/lib/systemd/system/${unit}`, join(UNITS, unit)),
     ),
+    copy('/usr/share/presync/node-gate.conf', join(UNITS, 'node-gate.conf')),
     copy('/usr/lib/sysusers.d/presync.conf', join(UNITS, 'presync.sysusers')),
     copy('/usr/lib/tmpfiles.d/presync.conf', join(UNITS, 'presync.tmpfiles')),
     text('/usr/share/man/man1/presync.1.gz', gzip(commandManual(manual))),

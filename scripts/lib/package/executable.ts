@@ -1,10 +1,11 @@
 /** The single executable: Node with presync's code in it. */
 import { execFile } from 'node:child_process';
-import { chmod, copyFile, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { type BuildOptions, build } from 'esbuild';
 import { NODE_FLAGS } from '../../../packages/cli/bin/tuning.mjs';
+import { TEXT_ASSETS } from '../../../packages/cli/src/lib/assets.ts';
 
 const ROOT = resolve(import.meta.dirname, '../../..');
 const CLI = join(ROOT, 'packages/cli');
@@ -28,7 +29,7 @@ const COMMON: BuildOptions = {
 const EXECUTABLE_URL = `const executableUrl=require('node:url').pathToFileURL(process.execPath).href;`;
 
 /** What the executable's code asks for by name. */
-const ASSETS = ['package.json', 'program.cjs', 'chunk-worker.cjs'];
+const ASSETS = ['package.json', 'program.cjs', 'chunk-worker.cjs', ...TEXT_ASSETS];
 
 /** Bundles one entry, and gives the files that are in it, relative to the repository. */
 async function bundle(options: BuildOptions & { outfile: string }): Promise<string[]> {
@@ -69,6 +70,7 @@ export async function buildExecutable(output: string): Promise<BuiltExecutable> 
     ]);
     const description = join(CLI, 'package.json');
     await copyFile(description, join(work, 'package.json'));
+    for (const asset of TEXT_ASSETS) await cp(join(ROOT, asset), join(work, asset));
     const config = join(work, 'sea.json');
     const built = join(work, 'presync');
     await writeFile(
