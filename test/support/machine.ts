@@ -1,18 +1,13 @@
-/** A machine with a real systemd: a Debian tree, booted by systemd-nspawn with an overlay of its own and no network. */
-import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
+/** A machine with a real systemd: a Debian tree, booted by systemd-nspawn with an overlay of its own. */
+import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { capture, ENVIRONMENT, hasTree, mountOverlay, type Ran } from './debian-tree.ts';
+import type { Host } from './network.ts';
 import { findTool } from './tools.ts';
-
-export interface Ran {
-  code: number;
-  stdout: string;
-  stderr: string;
-}
 
 export interface Machine {
   /** Its root folder, as seen from outside. */
@@ -23,7 +18,7 @@ export interface Machine {
   ok(...command: string[]): Promise<string>;
   /** Starts a command in it that goes on until its caller, or the end of the machine, ends it. */
   start(...command: string[]): ChildProcess;
-  /** Runs a program of this machine in that one's network, in which there is nothing but loopback. */
+  /** Runs a program of this machine in that one's network. */
   inNetwork(...command: string[]): Promise<Ran>;
   /** The processes of a unit, by their numbers outside. */
   processes(unit: string): number[];
@@ -33,6 +28,10 @@ export interface Machine {
   isPaused(unit: string): boolean;
   /** The journal of a unit since the boot, or all of it, one text for each entry. */
   journal(unit?: string): Promise<JournalEntry[]>;
+  /** Shuts it down in an orderly way and boots it again. Resolves as `startMachine` does. */
+  reboot(): Promise<void>;
+  /** Kills all of it at once, as a loss of power would, except that what was written is there; and boots it again. */
+  crash(): Promise<void>;
   /** Shuts it down, forcing it after half a minute, and removes what it wrote. May be called twice. */
   end(): Promise<void>;
 }
@@ -47,6 +46,12 @@ export interface JournalEntry {
 export interface MachineOptions {
   /** Files and folders of this machine that are seen in that one. */
   binds?: readonly { from: string; to: string; readOnly?: boolean }[];
+  /** Its network. Default: nothing but loopback. */
+  host?: Host | undefined;
+  /** Changes its root folder before it boots for the first time. */
+  prepare?: ((root: string) => Promise<void>) | undefined;
+  /** How far a boot has to be: all jobs done, or only so far that commands can be run. Default `done`. */
+  until?: 'done' | 'reached' | undefined;
 }
 
 /** Ends the machine and takes its root away as soon as whoever started it lets go of the pipe, or is gone. */
@@ -59,32 +64,20 @@ done
 umount --lazy "$2"
 find "$1" -depth -type d -exec rmdir {} +`;
 
-const TREE = 'machine-root-2';
 const BOOT_MS = 120_000;
 const SHUTDOWN_MS = 30_000;
-
-function machineTree(): string | undefined {
-  return findTool(TREE, 'PRESYNC_TEST_MACHINE_ROOT');
-}
 
 /** Whether a machine can be booted here: for `needs('root, systemd-nspawn and a Debian tree', hasMachine())`. */
 export function hasMachine(): boolean {
   return (
-    process.getuid?.() === 0 &&
-    machineTree() !== undefined &&
+    hasTree() &&
     findTool('systemd-nspawn', 'PRESYNC_TEST_NSPAWN') !== undefined &&
     findTool('nsenter', 'PRESYNC_TEST_NSENTER') !== undefined
   );
 }
 
-export async function startMachine({ binds = [] }: MachineOptions = {}): Promise<Machine> {
-  const tree = machineTree();
-  if (tree === undefined) throw new Error('there is no Debian tree; scripts/install-test-tools.sh makes one');
-  const scratch = await mkdtemp(join(tmpdir(), 'presync-machine-'));
-  const root = join(scratch, 'root');
-  for (const folder of ['root', 'upper', 'work']) await mkdir(join(scratch, folder));
-  const layers = `lowerdir=${tree},upperdir=${join(scratch, 'upper')},workdir=${join(scratch, 'work')}`;
-  execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', layers, root]);
+export async function startMachine(options: MachineOptions = {}): Promise<Machine> {
+  const { scratch, root } = await mountOverlay();
   // Programs that look names up want to find a server, even where nobody answers.
   await writeFile(join(root, 'etc/resolv.conf'), 'nameserver 127.0.0.1\n');
   // A cgroup of its own: machines that share one would see, and kill, each other's services.
@@ -93,48 +86,41 @@ export async function startMachine({ binds = [] }: MachineOptions = {}): Promise
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore'],
   });
-  let container: ChildProcess | undefined;
-  let leader: number | undefined;
-  let console = '';
+  let booted: Booted | undefined;
   let ending: Promise<void> | undefined;
+  async function shutDown(signal: number): Promise<void> {
+    if (booted === undefined) return;
+    const { leader, container } = booted;
+    // To systemd itself, which needs no bus for it.
+    tryKill(leader, signal);
+    await Promise.race([closed(container), sleep(SHUTDOWN_MS, undefined, { ref: false })]);
+  }
+  async function kill(): Promise<void> {
+    await writeFile(join(cgroup, 'cgroup.kill'), '1');
+    if (booted !== undefined) await closed(booted.container);
+  }
+  async function boot(): Promise<void> {
+    booted = undefined;
+    booted = await bootContainer(root, cgroup, options);
+  }
   async function end(): Promise<void> {
-    if (leader !== undefined && container !== undefined) {
-      // SIGRTMIN+4 is systemd's own "power off", which needs no bus.
-      tryKill(leader, 38);
-      await Promise.race([closed(container), sleep(SHUTDOWN_MS, undefined, { ref: false })]);
-    }
+    await shutDown(POWER_OFF);
     guard.stdin.end();
     await closed(guard);
     await rm(scratch, { recursive: true, force: true });
   }
   try {
-    container = spawn(
-      'sh',
-      [
-        ...['-c', 'mkdir -p "$0" && echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup],
-        ...['systemd-nspawn', '--quiet', '--boot', `--directory=${root}`, `--machine=${basename(cgroup)}`],
-        // There may be no systemd around it that could be told.
-        ...['--register=no', '--keep-unit', '--private-network', '--link-journal=no', '--console=read-only'],
-        ...['--resolv-conf=off', '--timezone=off'],
-        ...binds.map(({ from, to, readOnly }) => `--bind${readOnly === true ? '-ro' : ''}=${from}:${to}`),
-      ],
-      { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, SYSTEMD_NSPAWN_UNIFIED_HIERARCHY: '1' } },
-    );
-    const keep = (text: string): void => {
-      console = (console + text).slice(-16_384);
-    };
-    container.stdout?.setEncoding('utf8').on('data', keep);
-    container.stderr?.setEncoding('utf8').on('data', keep);
-    leader = await untilBooted(container, () => console);
+    await options.prepare?.(root);
+    await boot();
   } catch (error) {
     await end();
     throw error;
   }
-  const enter = ['--target', String(leader)];
+  const enter = (): string[] => ['--target', String(booted?.leader)];
   const slice = join(cgroup, 'payload/system.slice');
   const processes = (unit: string): number[] => linesOf(join(slice, unit, 'cgroup.procs')).map(Number);
   const entering = (command: readonly string[]): string[] => [
-    ...[...enter, '--all', 'env', '-i', ...ENVIRONMENT],
+    ...[...enter(), '--all', 'env', '-i', ...ENVIRONMENT],
     ...command,
   ];
   const inside = (command: readonly string[]): Promise<Ran> => capture('nsenter', entering(command));
@@ -147,7 +133,7 @@ export async function startMachine({ binds = [] }: MachineOptions = {}): Promise
       return stdout;
     },
     start: (...command) => spawn('nsenter', entering(command), { stdio: ['ignore', 'pipe', 'inherit'] }),
-    inNetwork: (...command) => capture('nsenter', [...enter, '--net', ...command]),
+    inNetwork: (...command) => capture('nsenter', [...enter(), '--net', ...command]),
     processes,
     kill(unit, which = () => true) {
       const meant = processes(unit).filter(which);
@@ -164,6 +150,15 @@ export async function startMachine({ binds = [] }: MachineOptions = {}): Promise
       ]);
       return stdout.split('\n').filter(Boolean).map(journalEntry);
     },
+    async reboot() {
+      await shutDown(REBOOT);
+      await kill();
+      await boot();
+    },
+    async crash() {
+      await kill();
+      await boot();
+    },
     end: () => {
       ending ??= end();
       return ending;
@@ -171,14 +166,51 @@ export async function startMachine({ binds = [] }: MachineOptions = {}): Promise
   };
 }
 
-const ENVIRONMENT = [
-  'PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin',
-  'HOME=/root',
-  'LC_ALL=C.UTF-8',
-];
+/** SIGRTMIN+4 and SIGRTMIN+5 of systemd(1). */
+const POWER_OFF = 38;
+const REBOOT = 39;
 
-async function untilBooted(container: ChildProcess, said: () => string): Promise<number> {
+interface Booted {
+  /** systemd-nspawn. It ends with each shutdown, also with one for a reboot. */
+  container: ChildProcess;
+  /** The first process of the machine, by its number outside. */
+  leader: number;
+}
+
+async function bootContainer(
+  root: string,
+  cgroup: string,
+  { binds = [], host, until = 'done' }: MachineOptions,
+): Promise<Booted> {
+  const container = spawn(
+    'sh',
+    [
+      ...['-c', 'mkdir -p "$0" && echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup],
+      ...['systemd-nspawn', '--quiet', '--boot', `--directory=${root}`, `--machine=${basename(cgroup)}`],
+      // There may be no systemd around it that could be told.
+      ...['--register=no', '--keep-unit', '--link-journal=no', '--console=read-only'],
+      host === undefined ? '--private-network' : `--network-namespace-path=${host.namespace}`,
+      ...['--resolv-conf=off', '--timezone=off'],
+      ...binds.map(({ from, to, readOnly }) => `--bind${readOnly === true ? '-ro' : ''}=${from}:${to}`),
+    ],
+    { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, SYSTEMD_NSPAWN_UNIFIED_HIERARCHY: '1' } },
+  );
+  let console = '';
+  const keep = (text: string): void => {
+    console = (console + text).slice(-16_384);
+  };
+  container.stdout.setEncoding('utf8').on('data', keep);
+  container.stderr.setEncoding('utf8').on('data', keep);
+  return { container, leader: await untilBooted(container, until, () => console) };
+}
+
+async function untilBooted(
+  container: ChildProcess,
+  until: 'done' | 'reached',
+  said: () => string,
+): Promise<number> {
   const deadline = performance.now() + BOOT_MS;
+  const enough = until === 'done' ? ['running', 'degraded'] : ['starting', 'running', 'degraded'];
   let last = '';
   while (performance.now() < deadline) {
     if (container.exitCode !== null || container.signalCode !== null || container.pid === undefined)
@@ -193,7 +225,7 @@ async function untilBooted(container: ChildProcess, said: () => string): Promise
         'is-system-running',
       ]);
       last = state.stdout.trim();
-      if (last === 'running' || last === 'degraded') return leader;
+      if (enough.includes(last)) return leader;
     }
     await sleep(50);
   }
@@ -233,15 +265,6 @@ function tryKill(pid: number, signal: NodeJS.Signals | number = 'SIGKILL'): void
   } catch {
     // It has ended.
   }
-}
-
-function capture(program: string, args: readonly string[]): Promise<Ran> {
-  return new Promise((resolve) => {
-    execFile(program, args, { maxBuffer: 1 << 28 }, (error, stdout, stderr) => {
-      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-      resolve({ code, stdout, stderr: code === -1 ? `${stderr}${error?.message}` : stderr });
-    });
-  });
 }
 
 function journalEntry(line: string): JournalEntry {

@@ -36,9 +36,13 @@ export async function agentConfig({
     entries.push([name, value]);
   }
   if (values.trust.length === 0 && !values.insecureNoVerify) {
-    throw new PresyncError('CONFIG_INVALID', 'no trusted key is given, so the agent could accept no snapshot', {
-      hint: "give the source node's public key with --trust (there: presync keys public FILE)",
-    });
+    throw new PresyncError(
+      'CONFIG_INVALID',
+      'no trusted key is given, so the agent could accept no snapshot',
+      {
+        hint: "give the source node's public key with --trust (there: presync keys public FILE)",
+      },
+    );
   }
   return Object.fromEntries(entries);
 }

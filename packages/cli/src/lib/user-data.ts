@@ -44,7 +44,13 @@ export function renderUserData(options: UserDataOptions): string {
   const start = pinned === undefined ? 'presync-bootstrap.service' : 'presync-install.service';
   const files = placedFiles(options);
   const prepare = [
-    ...['/bin/sh', '-c', withoutComments(readAsset('deploy/cloud-init/prepare.sh')), 'presync-prepare', start],
+    ...[
+      '/bin/sh',
+      '-c',
+      withoutComments(readAsset('deploy/cloud-init/prepare.sh')),
+      'presync-prepare',
+      start,
+    ],
     ...files.flatMap(({ path, mode, content, packaged = '' }) => [path, mode, content, packaged]),
   ];
   const document = {
