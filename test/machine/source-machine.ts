@@ -5,7 +5,7 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { errnoOf } from '@presync/runtime/errors';
-import { type JournalEntry, type Machine, startMachine } from '../support/machine.ts';
+import { type JournalEntry, type Machine, type MachineOptions, startMachine } from '../support/machine.ts';
 import { builtPackage } from '../support/package.ts';
 import {
   DEV_GENESIS,
@@ -98,8 +98,7 @@ export async function startSource(options: SourceOptions): Promise<SourceMachine
   try {
     machine = await startMachine({
       binds: [
-        { from: await nodeExecutable(), to: '/usr/local/bin/polkadot-omni-node', readOnly: true },
-        { from: await devChainSpec(), to: '/usr/local/share/dev-chain-spec.json', readOnly: true },
+        ...(await nodeBinds()),
         { from: deb, to: '/opt/presync.deb', readOnly: true },
         { from: base, to: '/var/lib/polkadot' },
         { from: store, to: '/srv/presync' },
@@ -133,14 +132,20 @@ async function installNode(machine: Machine, backend: FixtureBackend): Promise<v
   await machine.ok('systemctl', 'start', NODE);
 }
 
-async function addNodeUnit(
-  machine: Machine,
-  unit: string,
-  { backend, basePath, rpcPort }: { backend: FixtureBackend; basePath: string; rpcPort: number },
-): Promise<void> {
-  await writeFile(
-    join(machine.root, 'etc/systemd/system', unit),
-    `[Unit]
+interface NodeUnitOptions {
+  backend: FixtureBackend;
+  basePath: string;
+  rpcPort: number;
+}
+
+async function addNodeUnit(machine: Machine, unit: string, options: NodeUnitOptions): Promise<void> {
+  await writeFile(join(machine.root, 'etc/systemd/system', unit), nodeUnit(options));
+  await machine.ok('systemctl', 'daemon-reload');
+}
+
+/** A unit of the real node, whose executable and chain specification are bound into the machine. */
+export function nodeUnit({ backend, basePath, rpcPort }: NodeUnitOptions): string {
+  return `[Unit]
 Description=the node
 StartLimitIntervalSec=0
 
@@ -155,9 +160,18 @@ ExecStartPost=/bin/sh -c 'echo $MAINPID > /run/%p/pid'
 KillSignal=SIGINT
 Restart=always
 RestartSec=1
-`,
-  );
-  await machine.ok('systemctl', 'daemon-reload');
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+/** What such a unit needs in the machine. */
+export async function nodeBinds(): Promise<NonNullable<MachineOptions['binds']>> {
+  return [
+    { from: await nodeExecutable(), to: '/usr/local/bin/polkadot-omni-node', readOnly: true },
+    { from: await devChainSpec(), to: '/usr/local/share/dev-chain-spec.json', readOnly: true },
+  ];
 }
 
 /** The unit of a second node in the same machine, which is to come up from the snapshots of the first. */

@@ -1,17 +1,17 @@
 /** Networks of namespaces, for machines and servers that are to reach each other and nothing else. */
 import { type ChildProcess, execFile, execFileSync, type SpawnOptions, spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
-/** A namespace with loopback and one interface. */
+/** A network namespace with loopback and one interface. */
 export interface Host {
   /** For systemd-nspawn's `--network-namespace-path` and nsenter's `--net`. */
   namespace: string;
   address: string;
   /** Starts a program of this machine in it. */
   spawn(command: readonly string[], options: SpawnOptions): ChildProcess;
-  /** True when something listens there on that port. */
+  /** True when something listens there on that port of its address. */
   listens(port: number): Promise<boolean>;
   /** Cuts it off the others, or brings it back. */
   setLink(state: 'up' | 'down'): void;
@@ -21,68 +21,77 @@ export interface Network {
   /** Where servers stand. */
   hub: Host;
   /** Another machine in it. */
-  join(): Host;
-  /** Takes it away. Processes in it have to be ended before. May be called twice. */
-  end(): void;
+  join(): Promise<Host>;
+  /** Lets it go; it is gone when the last process in it has ended. May be called twice. */
+  end(): Promise<void>;
 }
 
 /** RFC 5737: addresses for documentation, which nobody has. */
 const PREFIX = '192.0.2';
+const DEVICE = 'lan';
 const START_MS = 60_000;
 
-/** Makes a network whose hosts are joined by a bridge in the hub's namespace. Needs root and iproute2. */
-export function createNetwork(): Network {
-  const name = `presync-${randomBytes(3).toString('hex')}`;
-  const spaces: string[] = [];
-  const add = (space: string): void => {
-    ip('netns', 'add', space);
+/** Makes a network whose hosts are joined by a bridge in the hub. It goes with whoever made it. Needs root and iproute2. */
+export async function createNetwork(): Promise<Network> {
+  const spaces: ChildProcess[] = [];
+  const add = async (): Promise<{ space: number; address: string }> => {
+    const space = await makeNamespace();
     spaces.push(space);
-    ip('-n', space, 'link', 'set', 'lo', 'up');
+    const { pid = 0 } = space;
+    ip(pid, 'link', 'set', 'lo', 'up');
+    return { space: pid, address: `${PREFIX}.${spaces.length}` };
   };
-  const end = (): void => {
-    for (const space of spaces.splice(0)) ip('netns', 'del', space);
-  };
-  try {
-    add(name);
-    ip('-n', name, 'link', 'add', 'lan', 'type', 'bridge');
-    ip('-n', name, 'addr', 'add', `${PREFIX}.1/24`, 'dev', 'lan');
-    ip('-n', name, 'link', 'set', 'lan', 'up');
-  } catch (error) {
-    end();
-    throw error;
-  }
+  const { space: hub, address } = await add();
+  ip(hub, 'link', 'add', DEVICE, 'type', 'bridge');
+  ip(hub, 'addr', 'add', `${address}/24`, 'dev', DEVICE);
+  ip(hub, 'link', 'set', DEVICE, 'up');
   return {
-    hub: describe(name, `${PREFIX}.1`, 'lan'),
-    join() {
-      const number = spaces.length + 1;
-      const [space, port] = [`${name}-${number}`, `port${number}`];
-      add(space);
-      ip('-n', name, 'link', 'add', port, 'type', 'veth', 'peer', 'name', 'lan', 'netns', space);
-      ip('-n', name, 'link', 'set', port, 'master', 'lan', 'up');
-      ip('-n', space, 'addr', 'add', `${PREFIX}.${number}/24`, 'dev', 'lan');
-      ip('-n', space, 'link', 'set', 'lan', 'up');
-      return describe(space, `${PREFIX}.${number}`, 'lan');
+    hub: describe(hub, address),
+    async join() {
+      const host = await add();
+      const port = `port${spaces.length}`;
+      ip(hub, 'link', 'add', port, 'type', 'veth', 'peer', 'name', DEVICE, 'netns', String(host.space));
+      ip(hub, 'link', 'set', port, 'master', DEVICE, 'up');
+      ip(host.space, 'addr', 'add', `${host.address}/24`, 'dev', DEVICE);
+      ip(host.space, 'link', 'set', DEVICE, 'up');
+      return describe(host.space, host.address);
     },
-    end,
+    async end() {
+      for (const space of spaces.splice(0)) {
+        space.stdin?.end();
+        await once(space, 'close');
+      }
+    },
   };
 }
 
-function describe(space: string, address: string, device: string): Host {
-  const namespace = `/run/netns/${space}`;
-  const enter = ['nsenter', `--net=${namespace}`];
+/** A process that holds a network namespace for as long as its standard input is open. */
+async function makeNamespace(): Promise<ChildProcess> {
+  const holder = spawn('unshare', ['--net', 'sh', '-c', 'echo ready; exec cat'], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+    detached: true,
+  });
+  const [first] = await Promise.race([once(holder.stdout, 'data'), once(holder, 'close')]);
+  if (!Buffer.isBuffer(first))
+    throw new Error(`no network namespace could be made: unshare ended with ${first}`);
+  return holder;
+}
+
+function describe(space: number, address: string): Host {
+  const namespace = `/proc/${space}/ns/net`;
+  const enter = [`--net=${namespace}`];
   return {
     namespace,
     address,
-    spawn: ([program = '', ...args], options) =>
-      spawn(enter[0] ?? '', [...enter.slice(1), program, ...args], options),
+    spawn: (command, options) => spawn('nsenter', [...enter, ...command], options),
     async listens(port) {
       const program = `require('node:net').connect(${port}, '${address}').on('connect', () => process.exit(0)).on('error', () => process.exit(1))`;
-      return promisify(execFile)('nsenter', [`--net=${namespace}`, process.execPath, '-e', program]).then(
+      return promisify(execFile)('nsenter', [...enter, process.execPath, '-e', program]).then(
         () => true,
         () => false,
       );
     },
-    setLink: (state) => ip('-n', space, 'link', 'set', device, state),
+    setLink: (state) => ip(space, 'link', 'set', DEVICE, state),
   };
 }
 
@@ -102,8 +111,9 @@ export async function untilListening(
   throw new Error(`${name} did not listen within ${START_MS / 1000} s`);
 }
 
-function ip(...args: string[]): void {
-  execFileSync('ip', args, {
+/** Runs iproute2's command in the namespace of a process. */
+function ip(space: number, ...args: string[]): void {
+  execFileSync('nsenter', [`--net=/proc/${space}/ns/net`, 'ip', ...args], {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` },
   });

@@ -1,8 +1,9 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile, type SpawnOptions, spawn } from 'node:child_process';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { type Host, untilListening } from './network.ts';
 import { freePort, stopChild, waitForPort } from './ports.ts';
 import { findTool } from './tools.ts';
 
@@ -23,6 +24,8 @@ export interface S3ServerOptions {
   domain?: string | undefined;
   /** Accounts besides the root's, which may do what the bucket's policy says; `accountEnv` gives their credentials. */
   accounts?: readonly string[] | undefined;
+  /** Where it stands, when not here: it listens on that host's own address. */
+  host?: Host | undefined;
 }
 
 export interface S3Server {
@@ -38,7 +41,10 @@ export interface S3Server {
   stop(): Promise<void>;
 }
 
-/** Starts versitygw on a free port of 127.0.0.1, on a temporary folder, with one empty bucket. */
+/** Where a server listens that has a host for itself. */
+const HOST_PORT = 7070;
+
+/** Starts versitygw on a free port of 127.0.0.1, or on a host of its own, on a temporary folder, with one empty bucket. */
 export async function startS3Server(options: S3ServerOptions = {}): Promise<S3Server> {
   const binary = findS3Server();
   if (binary === undefined) throw new Error(`${BINARY} is not to be found`);
@@ -46,29 +52,34 @@ export async function startS3Server(options: S3ServerOptions = {}): Promise<S3Se
   const root = await mkdtemp(join(tmpdir(), 'presync-s3-'));
   const dir = join(root, 'buckets');
   await mkdir(join(dir, bucket), { recursive: true });
-  const port = await freePort();
-  const { region = 'us-east-1', domain } = options;
+  const { region = 'us-east-1', domain, host } = options;
+  const port = host === undefined ? await freePort() : HOST_PORT;
+  const address = `${host?.address ?? '127.0.0.1'}:${port}`;
   const identities = await writeAccounts(root, options.accounts);
   const args = [
-    ...['--port', `127.0.0.1:${port}`, '--quiet', '--keep-alive', '--region', region],
+    ...['--port', address, '--quiet', '--keep-alive', '--region', region],
     ...identities,
     ...(domain === undefined ? [] : ['--virtual-domain', domain]),
   ];
-  const child = spawn(binary, [...args, 'posix', dir], {
+  const command = [binary, ...args, 'posix', dir] as const;
+  const settings: SpawnOptions = {
     env: { PATH: process.env.PATH ?? '', HOME: root, ROOT_ACCESS_KEY: ACCESS, ROOT_SECRET_KEY: SECRET },
     stdio: ['ignore', 'ignore', 'pipe'],
-  });
+  };
+  const child =
+    host === undefined ? spawn(command[0], command.slice(1), settings) : host.spawn(command, settings);
   const stop = async (): Promise<void> => {
     await stopChild(child);
     await rm(root, { recursive: true, force: true });
   };
   try {
-    await waitForPort(child, port, BINARY);
+    if (host === undefined) await waitForPort(child, port, BINARY);
+    else await untilListening(host, port, child, BINARY);
   } catch (error) {
     await stop();
     throw error;
   }
-  const endpoint = `http://127.0.0.1:${port}`;
+  const endpoint = `http://${address}`;
   return {
     endpoint,
     bucket,

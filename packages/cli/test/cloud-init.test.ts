@@ -35,14 +35,14 @@ function read(text: string): Rendered {
   // As cloud-init reads it.
   const document = parse(text, { version: '1.1' });
   assert.deepEqual(Object.keys(document).toSorted(), KEYS);
-  const [[shell, flag, , name, unit, ...places]]: string[][] = document.bootcmd;
+  const [shell, flag, , name, unit, ...places]: string[] = document.bootcmd[0];
   assert.deepEqual([shell, flag, name], ['/bin/sh', '-c', 'presync-prepare']);
   const files: Rendered['files'] = new Map();
   for (let at = 0; at < places.length; at += 4) {
     const [path = '', mode = '', content = '', packaged = ''] = places.slice(at, at + 4);
     files.set(path, { mode, content, packaged });
   }
-  const [[systemctl, block, start, started]]: string[][] = document.runcmd;
+  const [systemctl, block, start, started]: string[] = document.runcmd[0];
   assert.deepEqual([systemctl, block, start], ['systemctl', '--no-block', 'start']);
   assert.equal(started, unit);
   return { text, start: started ?? '', files };

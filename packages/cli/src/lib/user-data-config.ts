@@ -6,8 +6,8 @@ import { PresyncError } from '@presync/runtime/errors';
 import { flagOf, type OptionName, optionOf } from '@presync/runtime/options';
 import { redactValue } from '@presync/runtime/redact';
 
-/** Options of the agent that are of no use on an instance which nobody watches. */
-const NOT_THERE: readonly OptionName[] = ['dryRun', 'json', 'quiet'];
+/** How the user data itself is printed. */
+const PRINTING: readonly OptionName[] = ['json', 'quiet'];
 
 /** Arguments of a node that make up its identity, or open its keystore. */
 const NODE_SECRETS = /^--(?:node-key|password|suri)(?:=|$)/;
@@ -29,7 +29,7 @@ export async function agentConfig({
   const entries: [OptionName, unknown][] = [];
   for (const { name, source } of explained) {
     const { kind, inFile } = optionOf(name);
-    const taken = commandOf('bootstrap').options.includes(name) && !NOT_THERE.includes(name);
+    const taken = commandOf('bootstrap').options.includes(name) && !PRINTING.includes(name);
     if (source.kind === 'default' || inFile === false || !taken) continue;
     const value = name === 'trust' ? await trustedKeys(values.trust) : kind.show(given[name]);
     assertPublic(name, value);
