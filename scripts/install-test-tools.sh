@@ -10,6 +10,8 @@ versitygw_version=v1.8.0
 azurite_version=3.37.0
 fake_gcs_server_version=v1.56.1
 ec2_metadata_mock_version=v1.13.0
+compose_go_version=v2.16.2
+kubernetes_validate_version=1.37.0
 # Releases of MinIO are not semantic versions, and go by commit here.
 minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
 
@@ -38,6 +40,7 @@ need fish fish
 need objdump binutils
 need ip iproute2
 need python3 python3
+need pip3 python3-pip
 need curl curl
 
 if ((${#missing[@]} > 0)); then
@@ -56,8 +59,8 @@ build=''
 trap 'if [[ -n "$build" ]]; then rm -rf "$build"; fi' EXIT
 
 # Copies or builds it under another name first, so that a run that is stopped leaves no half of it.
-go_tool() { # name, package, version
-  local name="$1" package="$2" version="$3"
+go_tool() { # name, package, version, and what it is called when it is built
+  local name="$1" package="$2" version="$3" built="${4:-$1}"
   if [[ -x "$tools/$name" ]]; then
     :
   elif [[ -x "$shared/$name" ]]; then
@@ -66,7 +69,7 @@ go_tool() { # name, package, version
     echo "building $name $version"
     build="$(mktemp -d)"
     GOBIN="$build" go install "$package@$version"
-    mv "$build/$name" "$tools/.$name.$$" && mv "$tools/.$name.$$" "$tools/$name"
+    mv "$build/$built" "$tools/.$name.$$" && mv "$tools/.$name.$$" "$tools/$name"
     rm -rf "$build"
     # The next clone on this machine need not build it again.
     if mkdir -p "$shared" 2>/dev/null && [[ -w "$shared" ]]; then
@@ -80,6 +83,7 @@ go_tool versitygw github.com/versity/versitygw/cmd/versitygw "$versitygw_version
 go_tool fake-gcs-server github.com/fsouza/fake-gcs-server "$fake_gcs_server_version"
 go_tool minio github.com/minio/minio "$minio_version"
 go_tool ec2-metadata-mock github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock "$ec2_metadata_mock_version"
+go_tool compose-go github.com/compose-spec/compose-go/v2/cmd "$compose_go_version" cmd
 
 # A folder that another run has put there meanwhile stays.
 place() { # from, to
@@ -101,6 +105,24 @@ elif command -v npm >/dev/null 2>&1; then
   fi
 else
   echo "missing, and not to be installed without npm: azurite" >&2
+fi
+
+# One of the libraries that it brings is compiled for the Python that installs it.
+validate="kubernetes-validate-$kubernetes_validate_version-$(python3 -c 'import sys; print(f"py{sys.version_info[0]}{sys.version_info[1]}")')"
+if [[ -d "$tools/$validate" ]]; then
+  :
+elif [[ -d "$shared/$validate" ]]; then
+  cp -R "$shared/$validate" "$tools/.$validate.$$" && place "$tools/.$validate.$$" "$tools/$validate"
+elif command -v pip3 >/dev/null 2>&1; then
+  echo "installing $validate"
+  PIP_ROOT_USER_ACTION=ignore pip3 install --quiet --disable-pip-version-check --no-warn-script-location \
+    --target "$tools/.$validate.$$" "kubernetes-validate==$kubernetes_validate_version"
+  place "$tools/.$validate.$$" "$tools/$validate"
+  if mkdir -p "$shared" 2>/dev/null && [[ -w "$shared" && ! -d "$shared/$validate" ]]; then
+    cp -R "$tools/$validate" "$shared/.$validate.$$" && place "$shared/.$validate.$$" "$shared/$validate"
+  fi
+else
+  echo "missing, and not to be installed without pip: kubernetes-validate" >&2
 fi
 
 # A Debian tree in which systemd is booted, and which has cloud-init. It comes from where this machine's apt gets its

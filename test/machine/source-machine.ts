@@ -177,14 +177,15 @@ export async function nodeBinds(): Promise<NonNullable<MachineOptions['binds']>>
 /** The unit of a second node in the same machine, which is to come up from the snapshots of the first. */
 export const SECOND = 'second.service';
 
-/** Lets presync-bootstrap.service bring up a second node, and waits until it says that the node is ready. */
+/** Starts a second node behind the gate of the package, so that presync-bootstrap.service brings it up, and waits until that says that the node is ready. */
 export async function bootstrapSecond({ machine, backend, snapshots }: SourceMachine): Promise<void> {
   const basePath = '/srv/second';
   await until('there is a snapshot', async () => (await snapshots()).length > 0);
   await addNodeUnit(machine, SECOND, { backend, basePath, rpcPort: 9955 });
   const trust = (await machine.ok('presync', 'keys', 'public', '/etc/presync/keys/snapshots')).trim();
   const ids = await Promise.all(['-u', '-g'].map((flag) => machine.ok('id', flag, 'polkadot')));
-  await writeConfig(machine, {
+  const config = '/etc/presync/second.yaml';
+  await writeConfig(machine, config, {
     basePath,
     store: 'file:///srv/presync',
     trust,
@@ -194,10 +195,15 @@ export async function bootstrapSecond({ machine, backend, snapshots }: SourceMac
     rpc: 'http://127.0.0.1:9955',
     adminListen: 'none',
   });
-  await machine.ok('presync', 'config', 'check', 'bootstrap');
+  await machine.ok('presync', 'config', 'check', 'bootstrap', '--config', config);
+  await dropIn(machine, 'presync-bootstrap.service', `[Service]\nEnvironment=PRESYNC_CONFIG=${config}\n`);
   await machine.ok('install', '--directory', '--owner=polkadot', '--group=polkadot', basePath);
-  // It is active when the database is in place, and says more later.
-  await machine.ok('systemctl', 'start', 'presync-bootstrap.service');
+  const gates = `/etc/systemd/system/${SECOND}.d`;
+  await machine.ok('mkdir', gates);
+  await machine.ok('ln', '--symbolic', '/usr/share/presync/node-gate.conf', `${gates}/10-presync.conf`);
+  await machine.ok('systemctl', 'daemon-reload');
+  // Which waits for the agent, and for the database.
+  await machine.ok('systemctl', 'start', SECOND);
   await until('the second node is ready', async () =>
     (await machine.journal('presync-bootstrap.service')).some(({ message }) =>
       /^The node is ready at block \d+/.test(message),
@@ -224,13 +230,20 @@ async function configure(machine: Machine, settings: object): Promise<void> {
     anchorAge: '1s',
     ...settings,
   };
-  await writeConfig(machine, config);
+  await writeConfig(machine, '/etc/presync/presync.yaml', config);
   await machine.ok('presync', 'config', 'check', 'snapshotter');
 }
 
 /** JSON is YAML too. */
-async function writeConfig(machine: Machine, config: object): Promise<void> {
-  await writeFile(join(machine.root, 'etc/presync/presync.yaml'), `${JSON.stringify(config, null, 2)}\n`);
+async function writeConfig(machine: Machine, path: string, config: object): Promise<void> {
+  await writeFile(join(machine.root, path), `${JSON.stringify(config, null, 2)}\n`);
+}
+
+async function dropIn(machine: Machine, unit: string, text: string): Promise<void> {
+  const folder = join(machine.root, 'etc/systemd/system', `${unit}.d`);
+  await mkdir(folder);
+  await writeFile(join(folder, 'test.conf'), text);
+  await machine.ok('systemctl', 'daemon-reload');
 }
 
 function describe(

@@ -202,6 +202,21 @@ test('the bootstrap unit brings a second node up from the snapshots', can, async
     assert.equal((await machine.run('systemctl', 'is-active', unit)).stdout.trim(), 'active');
   const owners = await machine.ok('find', '/srv/second/chains', '-printf', '%u\\n');
   assert.deepEqual([...new Set(owners.trim().split('\n'))], ['polkadot']);
+});
+
+test('an upgrade leaves agent and node alone, and a restart of the agent the node', can, async () => {
+  const { machine } = source;
+  const pid = async (unit: string) =>
+    (await machine.ok('systemctl', 'show', '--property=MainPID', unit)).trim();
+  const [agent, node] = [await pid('presync-bootstrap.service'), await pid(SECOND)];
+  assert.notEqual(node, 'MainPID=0');
+  await machine.ok('dpkg', '--install', '/opt/presync.deb');
+  assert.equal(await pid('presync-bootstrap.service'), agent);
+  await machine.ok('systemctl', 'restart', 'presync-bootstrap.service');
+  assert.notEqual(await pid('presync-bootstrap.service'), agent);
+  assert.equal(await pid(SECOND), node);
+  await machine.ok('systemctl', 'stop', 'presync-bootstrap.service');
+  assert.equal(await pid(SECOND), node);
   await machine.ok('systemctl', 'stop', SECOND);
 });
 
