@@ -139,7 +139,7 @@ elif [[ "$(id -u)" == 0 ]] && PATH="$PATH:/usr/sbin" command -v debootstrap >/de
     awk -v suite="$suite" '$1 == suite && $2 == "main" { print $3; exit }')"
   proxy=''
   eval "$(apt-config shell proxy Acquire::http::Proxy)"
-  packages=systemd,systemd-sysv,dbus,libatomic1,libstdc++6,ca-certificates
+  packages=systemd,systemd-sysv,dbus,libatomic1,libstdc++6,ca-certificates,procps
   # debootstrap does not see that python3-cryptography needs the second of these, which is a virtual package there.
   packages+=,cloud-init,python3-cffi-backend
   ${proxy:+env http_proxy="$proxy"} env PATH="$PATH:/usr/sbin" debootstrap --variant=minbase \

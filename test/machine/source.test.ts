@@ -50,7 +50,8 @@ test('the units are confined well enough for "OK", and cannot lose what they nee
   for (const unit of [PRESYNC, 'presync-bootstrap.service']) {
     const { stdout } = await source.machine.run('systemd-analyze', 'security', '--no-pager', unit);
     assert.match(stdout, /Overall exposure level for .*: \d\.\d (OK|SAFE|PERFECT)/, stdout);
-    const verified = await source.machine.run('systemd-analyze', 'verify', unit);
+    // The tree has no reader for the manual pages, which have a test of their own.
+    const verified = await source.machine.run('systemd-analyze', 'verify', '--man=no', unit);
     assert.equal(verified.stdout + verified.stderr, '');
     assert.equal(verified.code, 0);
   }
