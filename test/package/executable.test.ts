@@ -9,6 +9,7 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { builtPackage } from '../support/package.ts';
 import { freePorts } from '../support/ports.ts';
+import { presyncOk } from '../support/presync.ts';
 import { DEV_GENESIS, unpackFixture } from '../support/real-node.ts';
 
 let scratch: string;
@@ -108,6 +109,17 @@ test('each cloud is reached with the library that is in the executable', async (
       assert.equal(code, 7, store);
     }),
   );
+});
+
+test('user data is made with the files that are in the executable', async () => {
+  const args = [
+    ...['cloud-init', 'render', '--base-path', '/data', '--store', 's3://bucket/prefix', '--unit', 'node'],
+    ...['--insecure-no-verify', '--executable-url', 'https://files.example/presync'],
+    ...['--executable-sha256', 'ab'.repeat(32)],
+  ];
+  const rendered = await run(...args);
+  assert.equal(rendered.code, 0, rendered.stderr);
+  assert.equal(rendered.stdout, (await presyncOk(args)).stdout);
 });
 
 test('a node is asked over WebSocket with the library that is in the executable', async () => {
