@@ -1,13 +1,8 @@
 import type { OptionDefinition } from './option-definition.ts';
-import { choice, sha256, url } from './option-kinds.ts';
+import { sha256, url } from './option-kinds.ts';
 
 /** What user data for new instances is made from, besides the agent's own options. */
 export const CLOUD_INIT_OPTIONS = {
-  cloud: {
-    kind: choice(['none', 'auto', 'aws', 'azure', 'gcp']),
-    description: 'The cloud that the instance is in.',
-    default: 'none',
-  },
   executableUrl: {
     kind: url(['https', 'http']),
     description:
