@@ -328,14 +328,7 @@ export const COMMANDS = {
   },
   'cloud-init render': {
     summary: 'Print user data with which cloud-init brings up new instances by "presync bootstrap"',
-    options: [
-      ...ON_INSTANCE,
-      'executableUrl',
-      'executableSha256',
-      'debUrl',
-      'debSha256',
-      ...COMMON,
-    ],
+    options: [...ON_INSTANCE, 'executableUrl', 'executableSha256', 'debUrl', 'debSha256', ...COMMON],
     required: ['basePath', 'store'],
     oneOf: [['unit', 'nodeCommand']],
     arguments: [],
