@@ -118,10 +118,12 @@ describe('a target', () => {
           [],
           ['--existing', 'replace', '--yes'],
           ['--existing', 'reuse', '--yes'],
-          ['--existing', 'keep'],
           ['--dry-run'],
         ])
           await refused('TARGET_RUNNING', 6, [full, `process ${holder.pid}`], [...args, ...more]);
+        // One that is to be kept may well be open.
+        const kept = await presyncOk([...args, '--existing', 'keep', '--json']);
+        assert.match(kept.stdout, /"kept": true/);
         const { target, storeDir, stateDir } = scene;
         await assertRefused({
           args: scene.snapshotArgs('--base-path', target),

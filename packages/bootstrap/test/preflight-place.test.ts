@@ -159,6 +159,23 @@ console.log(JSON.stringify(found.filter(({ check, verdict }) => check === 'owner
     assert.deepEqual(await of({ owner: { uid: 1, gid: 1 } }, 0), []);
   });
 
+  it('of a folder that no rename can replace', needs('root, to mount a file system', IS_ROOT), async () => {
+    const full = join(base, PART.path);
+    await mkdir(full, { recursive: true });
+    // Of the same file system, so that its number tells nothing.
+    execFileSync('mount', ['--bind', full, full]);
+    try {
+      for (const existing of ['refuse', 'replace'] as const) {
+        const found = await scene.against({ options: { existing } });
+        const about = found.filter(({ check }) => check === 'existing');
+        assert.deepEqual(summary(about), ['existing refusal TARGET_UNWRITABLE']);
+        assert.match(about[0]?.message ?? '', /mount point/);
+      }
+    } finally {
+      execFileSync('umount', [full]);
+    }
+  });
+
   it('of a disk that is none', needs('root, to mount a file system', IS_ROOT), async () => {
     await mkdir(base);
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', base]);

@@ -9,7 +9,7 @@ export const CHECKS = {
   sibling: 'No other database lies where the node may open it in place of the restored one.',
   layout:
     'No database of an old layout lies in the folder above, which the node would move over the restored one.',
-  existing: 'What is to become of a database that is there already has been said.',
+  existing: 'What is to become of a database that is there already has been said, and can be done.',
   arguments: "The node's own arguments can be read, from its unit or its command.",
   genesis:
     'The chain has the genesis block that is demanded, or that the chain of that name is known to have.',

@@ -19,7 +19,8 @@ export async function checkRoom({ subject, restores, reserve }: PreflightContext
   if (!restores || bytes === undefined || first === undefined) return [];
   const disks = new Map<number, { free: number; path: string }>();
   for (const part of parts) {
-    const disk = await diskOf(targetOf(part));
+    // It is put together beside its place.
+    const disk = await diskOf(dirname(targetOf(part)));
     if (!disks.has(disk.dev)) disks.set(disk.dev, { ...disk, path: targetOf(part) });
   }
   const staged = await stagedSoFar(parts.map((part) => ({ part: part.path, target: targetOf(part) })));

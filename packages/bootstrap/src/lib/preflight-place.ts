@@ -11,6 +11,7 @@ import {
 } from '@presync/node/node-arguments';
 import { errnoOf, ioError } from '@presync/runtime/errors';
 import { interruptedRestore } from '@presync/transfer/restore';
+import { diskKind } from './disk-kind.ts';
 import { type Finding, pass, refusal, warning } from './finding.ts';
 import {
   argumentsOf,
@@ -54,6 +55,17 @@ export async function checkExisting({ subject, restores, existing }: PreflightCo
   );
   for (const part of roots) {
     const target = targetOf(part);
+    if ((await diskKind(target)).mountPoint === (await canonical(target))) {
+      findings.push(
+        refusal(
+          'existing',
+          'TARGET_UNWRITABLE',
+          `${target} is a mount point, and cannot be replaced by a rename when the new database is whole`,
+          'mount the volume at the base path or at the folder above the database',
+        ),
+      );
+      continue;
+    }
     if ((await names(target)).length === 0) continue;
     if (existing === 'reuse' || existing === 'replace') {
       const how = existing === 'reuse' ? ', and gives the chunks that are the same' : '';
