@@ -107,7 +107,7 @@ export async function unitPausesCampaign(options: UnitPausesOptions): Promise<Un
     // A run is begun when one is wanted, over the daemon's socket.
     schedule: '0 0 1 1 *',
     pause: strategy,
-    settings: { pauseBudget: `${budgetMs}ms`, anchorAge: '0s', chunkSize: '64KiB' },
+    settings: { pauseBudget: `${budgetMs}ms`, anchorAge: '0s', chunkSize: '1MiB' },
   });
   const blocks = followBlocks(source.machine);
   try {
