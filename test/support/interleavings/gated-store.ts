@@ -136,11 +136,13 @@ export function createGatedStore(gate: Gate, actor: Actor): ObjectStore {
         return answer;
       });
     },
-    remove: (key, options) =>
-      call('remove', key, options.signal, async () => {
+    remove(key, options) {
+      const since = actor.runSince;
+      return call('remove', key, options.signal, async () => {
         await base.remove(key, NEVER);
-        model.remove(key);
-      }),
+        model.remove(key, since);
+      });
+    },
     async *list(prefix, { signal }): AsyncGenerator<ObjectInfo> {
       for (let last = ''; ; ) {
         const page = await call('list', prefix, signal, async () => {

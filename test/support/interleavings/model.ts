@@ -4,7 +4,8 @@ import { zstdDecompressSync } from 'node:zlib';
 export interface Model {
   /** Told of each change that was carried out. */
   put(key: string, bytes: Uint8Array): void;
-  remove(key: string): void;
+  /** `since`: when the run of a collector began that removes it. */
+  remove(key: string, since: number | undefined): void;
   /** What nobody needs although it is there. */
   garbage(): string[];
   has(key: string): boolean;
@@ -14,8 +15,12 @@ export interface Model {
 
 const MANIFEST = /^(snapshots\/.+\/[0-9]+\/)manifest\.json$/;
 
-export function createModel(): Model {
+export function createModel(now: () => number): Model {
   const objects = new Set<string>();
+  /** What each manifest said first: a number that is used again names something else. */
+  const numbers = new Map<string, Uint8Array>();
+  /** What each lease names, and since when it is there. */
+  const leases = new Map<string, { manifest: string; since: number; expires: number }>();
   /** What each index names. */
   const named = new Map<string, string[]>();
   /** How many visible manifests name a key. */
@@ -50,6 +55,12 @@ export function createModel(): Model {
       objects.add(key);
       const [, prefix] = MANIFEST.exec(key) ?? [];
       if (key.endsWith('/index.zst')) named.set(key.slice(0, -'index.zst'.length), chunksOf(bytes));
+      if (key.startsWith('leases/')) {
+        const { channel, sequence, expires } = JSON.parse(Buffer.from(bytes).toString());
+        const manifest = `snapshots/${channel}/${sequence}/manifest.json`;
+        const since = leases.get(key)?.since ?? now();
+        leases.set(key, { manifest, since, expires: Date.parse(expires) });
+      }
       if (key.endsWith('/latest.json')) {
         const { channel, sequence } = JSON.parse(Buffer.from(bytes).toString());
         const manifest = `snapshots/${channel}/${sequence}/manifest.json`;
@@ -57,17 +68,26 @@ export function createModel(): Model {
         if (!objects.has(manifest)) violations.push(`${key} names ${manifest}, which is not there`);
       }
       if (prefix === undefined || !isNew) return;
+      if (Buffer.compare(numbers.get(key) ?? bytes, bytes) !== 0)
+        violations.push(`${key} is put, and was that of another snapshot before`);
+      numbers.set(key, bytes);
       count(prefix, 1);
       for (const name of [`${prefix}index.zst`, ...(named.get(prefix) ?? [])])
         if (!objects.has(name)) violations.push(`${key} is put, and ${name} is not there`);
     },
-    remove(key) {
+    remove(key, since = Number.NEGATIVE_INFINITY) {
       if (!objects.delete(key)) return;
+      leases.delete(key);
       const [, prefix] = MANIFEST.exec(key) ?? [];
       if (prefix !== undefined) {
         count(prefix, -1);
         if ([...pointers.values()].includes(key)) violations.push(`${key} is removed, and is the newest`);
+        for (const [lease, { manifest, since: there, expires }] of leases)
+          if (manifest === key && there < since && now() < expires)
+            violations.push(`${key} is removed, and ${lease} has named it since before that run began`);
       }
+      if (key.endsWith('/proof.json') && objects.has(key.replace('proof.json', 'manifest.json')))
+        violations.push(`${key} is removed, and the manifest that it is about is there`);
       if ((needed.get(key) ?? 0) > 0) violations.push(`${key} is removed, and a manifest names it`);
     },
   };

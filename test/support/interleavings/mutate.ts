@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { MUTATIONS, type Mutation } from './mutations.ts';
-import { PROFILES } from './world.ts';
+import { PROFILES } from './profiles.ts';
 
 const ROOT = resolve(import.meta.dirname, '../../..');
 const { values } = parseArgs({

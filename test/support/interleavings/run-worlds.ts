@@ -10,8 +10,9 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createMemoryStore } from '@presync/store/memory';
 import { openStore } from '@presync/store/open';
+import { PROFILES } from './profiles.ts';
 import { createRandom } from './random.ts';
-import { createPool, PROFILES, runWorld } from './world.ts';
+import { createPool, runWorld } from './world.ts';
 
 const { values } = parseArgs({
   options: {

@@ -9,6 +9,10 @@ export interface Actor {
   skewMs: number;
   /** The machine is suspended until then: it neither sleeps nor hears answers. */
   suspendedUntil: number;
+  /** Times at which its clock that never jumps stood still. */
+  stoodStill: { from: number; until: number }[];
+  /** When the collector's present run began. */
+  runSince: number | undefined;
   crashed: boolean;
   done: boolean;
 }
@@ -43,7 +47,25 @@ export interface Scheduler {
 
 /** Seven actors with a few hundred steps each; a world that does not end has a defect. */
 const MAX_STEPS = 60_000;
-const NOBODY: Actor = { name: '-', skewMs: 0, suspendedUntil: 0, crashed: false, done: true };
+const NOBODY = createActor('-', 0);
+NOBODY.done = true;
+
+export function createActor(name: string, skewMs: number): Actor {
+  return {
+    name,
+    skewMs,
+    suspendedUntil: 0,
+    stoodStill: [],
+    runSince: undefined,
+    crashed: false,
+    done: false,
+  };
+}
+
+/** How long its clock that never jumps has stood still. */
+function stoodStillMs({ stoodStill }: Actor, now: number): number {
+  return stoodStill.reduce((sum, { from, until }) => sum + Math.min(now, until) - from, 0);
+}
 
 /**
  * Lets one step happen at a time, in an order that the seed decides. Time is virtual: each step takes some, and when nobody can go on it is moved to the next moment
@@ -87,7 +109,7 @@ export function createScheduler(seed: number, stepMs: number): Scheduler {
     now: () => now,
     clockOf: (actor) => ({
       now: () => now + actor.skewMs,
-      elapsed: () => now - start,
+      elapsed: () => now - start - stoodStillMs(actor, now),
       sleep: (ms, signal) =>
         new Promise((resolve) => {
           if (signal.aborted || actor.crashed) {

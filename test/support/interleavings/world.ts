@@ -4,7 +4,7 @@ import { generateKey } from '@presync/format/signature';
 import { isPresyncError } from '@presync/runtime/errors';
 import type { ObjectStore } from '@presync/store/object-store';
 import { createSources } from '@presync/store/sources';
-import { type Clock, MAX_LANDING_MS } from '@presync/transfer/clock';
+import { MAX_LANDING_MS } from '@presync/transfer/clock';
 import { LEASE_MS } from '@presync/transfer/lib/lease';
 import { holdSnapshot } from '@presync/transfer/lib/reader-lease';
 import { pinSnapshot } from '@presync/transfer/pins';
@@ -18,11 +18,14 @@ import {
 import { type SnapshotDescription, type UploadOptions, uploadSnapshot } from '@presync/transfer/snapshot';
 import type { SourceFile } from '@presync/transfer/source';
 import { verifySnapshot } from '@presync/transfer/verify';
+import { arrange, fill } from './earlier.ts';
 import { type Call, crashed, createGatedStore, type Gate } from './gated-store.ts';
 import { createInlineWorkers } from './inline-workers.ts';
-import { createModel, type Model } from './model.ts';
+import { createModel } from './model.ts';
+import { PROFILES, type Profile, SHAPES } from './profiles.ts';
+import { createRace, RACES } from './races.ts';
 import { createRandom } from './random.ts';
-import { type Actor, createScheduler } from './scheduler.ts';
+import { type Actor, createActor, createScheduler } from './scheduler.ts';
 
 export interface WorldOptions {
   seed: number;
@@ -47,15 +50,6 @@ export interface WorldReport {
   crashes: number;
 }
 
-/**
- * `any`: whatever the seed brings. `late`: a writer is suspended until its lease is about to end, and its manifest lands as late as it can, while its clock is
- * behind and the collector's ahead. `again`: what was removed is needed again, and removals are slow and come twice. `base`: a writer builds upon a snapshot that a collector is about to
- * remove.
- */
-export type Profile = 'any' | 'late' | 'again' | 'base';
-
-export const PROFILES: readonly Profile[] = ['any', 'any', 'any', 'again', 'again', 'late', 'base'];
-
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const SKEW = 6 * MINUTE;
@@ -64,6 +58,8 @@ const PART = 'chains/test/db/full';
 const NEVER = new AbortController().signal;
 const KEY = generateKey();
 const FILES = 8;
+/** What a world is aimed at has happened by then, and runs of a collector that find nothing cost time. */
+const HASTY_RUNS = 20;
 /** A quarter of the smallest chunk size: each such file is a chunk. */
 const FILE_BYTES = 16 * 1024;
 
@@ -93,15 +89,13 @@ export async function createPool(dir: string): Promise<SourceFile[]> {
 export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptions): Promise<WorldReport> {
   const choose = createRandom(seed ^ 0x5eed);
   const profile = wanted.profile ?? choose.pick(PROFILES);
-  const stepMs =
-    profile === 'late' || profile === 'base'
-      ? 100
-      : choose.pick(profile === 'again' ? [300, 3000] : [300, 3000, 20_000, 60_000]);
-  const scheduler = createScheduler(seed, stepMs);
+  const shape = SHAPES[profile];
+  const scheduler = createScheduler(seed, choose.pick(shape.stepMs));
   const { random } = scheduler;
-  const model = createModel();
+  const model = createModel(scheduler.now);
   const actors: Actor[] = [];
-  const calm = choose.chance(profile === 'late' ? 0.7 : 0.25);
+  const race = RACES[profile] === undefined ? undefined : choose.pick(RACES[profile]);
+  const calm = choose.chance(shape.calm);
   const gate: Gate = {
     base: store,
     scheduler,
@@ -113,12 +107,8 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     calls: new Set(),
     onCall: () => {},
   };
-  const graceMs =
-    profile === 'late'
-      ? 0
-      : choose.pick(profile === 'base' ? [40 * MINUTE, 2 * HOUR] : [0, 0, 20 * MINUTE, 2 * HOUR]);
-  // Without a rule for it, only that it is the newest keeps a snapshot.
-  const keep = { last: profile === 'base' ? 1 : choose.pick([0, 1, 2]) };
+  const graceMs = choose.pick(shape.graceMs);
+  const keep = { last: choose.pick(shape.keepLast) };
   const report: WorldReport = {
     seed,
     profile,
@@ -131,20 +121,24 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     crashes: 0,
   };
   const own = await openOrCreateRepository(store, { chunkSize: 64 * 1024, signal: NEVER });
-  if (profile === 'again') {
-    // All but one file have been given up for long: their chunks are about to go.
-    const begun = createClockAt(scheduler.now() - 2 * HOUR);
-    for (const files of [pool, pool.slice(0, 1)])
-      await upload(own, CHANNELS[0], files, { clock: begun, stateDir: join(dir, 'earlier') });
-  }
+  await mkdir(dir, { recursive: true });
+  await arrange(race?.earlier ?? shape.earlier, {
+    repository: own,
+    pool,
+    now: scheduler.now(),
+    scratchDir: dir,
+    upload: (repository, files, clock) =>
+      upload(repository, CHANNELS[0], files, { clock, stateDir: join(dir, 'earlier') }),
+  });
   await fill(model, store);
   const pins = new Set<string>();
 
-  function createActor(name: string, skewMs = skew()): Actor {
-    return { name, skewMs, suspendedUntil: 0, crashed: false, done: false };
-  }
   function skew(): number {
     return random.chance(0.5) ? random.pick([-SKEW, SKEW]) : random.below(2 * SKEW) - SKEW;
+  }
+  /** Who begins within a minute does so before its first piece of work only. */
+  function firstPause(actor: Actor, round: number): number | undefined {
+    return round === 0 && shape.first.includes(actor.name) ? random.below(MINUTE) : undefined;
   }
   function repositoryOf(actor: Actor): Repository {
     const gated = createGatedStore(gate, actor);
@@ -167,7 +161,10 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     'CHANNEL_NOT_FOUND',
   ]);
   function judge(actor: Actor, error: unknown): void {
-    if (actor.name !== 'janitor' && isPresyncError(error) && EXPECTED.has(error.code)) return;
+    const code = isPresyncError(error) ? error.code : '';
+    // Where all that is wrong is that calls take minutes, leases and claims are renewed in time.
+    const isExpected = EXPECTED.has(code) && !(profile === 'slow' && code === 'LEASE_LOST');
+    if (actor.name !== 'janitor' && isExpected) return;
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     report.violations.push(`${actor.name} failed: ${text}`);
   }
@@ -184,10 +181,7 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     add(actor, async (repository) => {
       const clock = scheduler.clockOf(actor);
       for (let round = 0; round < rounds; round++) {
-        await clock.sleep(
-          random.below(profile === 'late' ? 10 * MINUTE : profile === 'again' ? HOUR / 2 : 2 * HOUR),
-          NEVER,
-        );
+        await clock.sleep(firstPause(actor, round) ?? random.below(shape.writerPauseMs), NEVER);
         const files = pool.filter(() => random.chance(0.4));
         await attempt(actor, async () => {
           await upload(repository, channel, files.length > 0 ? files : pool.slice(0, 1), {
@@ -205,13 +199,15 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     add(actor, async (repository) => {
       const clock = scheduler.clockOf(actor);
       for (let round = 0; round < rounds; round++) {
-        await clock.sleep(random.below(2 * HOUR), NEVER);
+        await clock.sleep(firstPause(actor, round) ?? random.below(2 * HOUR), NEVER);
         await attempt(actor, async () => {
-          const channel = random.pick(CHANNELS);
+          const isAimed = round === 0 && shape.first.includes(actor.name);
+          const channel = isAimed ? CHANNELS[0] : random.pick(CHANNELS);
           const sequences = await listSequences(repository, channel, { signal: NEVER });
           if (sequences.length === 0) return;
-          const sequence = random.pick(sequences);
-          if (random.chance(0.2)) {
+          // The oldest is the first to go.
+          const sequence = isAimed ? Math.min(...sequences) : random.pick(sequences);
+          if (isAimed ? profile === 'pin' : random.chance(0.2)) {
             const clockOfPin = { repository, channel, sequence, clock, signal: NEVER };
             if (await pinSnapshot(clockOfPin)) pins.add(`snapshots/${channel}/${sequence}/manifest.json`);
             return;
@@ -253,6 +249,7 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
   async function prune(actor: Actor, repository: Repository, grace: number): Promise<PruneResult> {
     const scratchDir = join(dir, actor.name);
     await mkdir(scratchDir, { recursive: true });
+    actor.runSince = scheduler.now();
     const result = await pruneRepository({
       repository,
       keep,
@@ -270,13 +267,9 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
   function collect(actor: Actor): void {
     add(actor, async (repository) => {
       const clock = scheduler.clockOf(actor);
-      while (!actors.every(({ name, done }) => done || name.startsWith('collector'))) {
-        await clock.sleep(
-          profile === 'late'
-            ? hot.pause()
-            : random.below(profile === 'base' || profile === 'again' ? HOUR / 4 : HOUR),
-          NEVER,
-        );
+      for (let run = 0; !actors.every(({ name, done }) => done || name.startsWith('collector')); run++) {
+        const pause = run < HASTY_RUNS ? shape.collectorPauseMs : Math.max(HOUR, shape.collectorPauseMs);
+        await clock.sleep(profile === 'late' ? hot.pause() : random.below(pause), NEVER);
         await attempt(actor, async () => {
           await prune(actor, repository, graceMs);
         });
@@ -290,13 +283,17 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     return ahead < -20 * MINUTE ? 20 * MINUTE : Math.max(MINUTE, Math.min(20 * MINUTE, ahead));
   };
   // In `late`, the first writer's clock is behind and the collector's ahead.
-  const late = createActor('writer1', profile === 'late' ? -SKEW : skew());
-  write(late, CHANNELS[0], profile === 'late' ? 2 : 1 + random.below(3));
-  for (const n of [2, 3, 4])
-    write(createActor(`writer${n}`), random.pick(CHANNELS), (profile === 'again' ? 3 : 1) + random.below(3));
-  for (const n of [1, 2]) read(createActor(`reader${n}`), 1 + random.below(4));
-  collect(createActor('collector1', profile === 'late' ? SKEW : skew()));
-  if (choose.chance(0.3)) collect(createActor('collector2'));
+  const isLate = profile === 'late';
+  const late = createActor('writer1', isLate ? -SKEW : skew());
+  write(late, CHANNELS[0], isLate ? 2 : shape.rounds + random.below(3));
+  for (const name of ['writer2', 'writer3', 'writer4']) {
+    // What a race is about is in one channel.
+    const channel = race !== undefined && name === 'writer2' ? CHANNELS[0] : random.pick(CHANNELS);
+    write(createActor(name, skew()), channel, shape.rounds + random.below(3));
+  }
+  for (const name of ['reader1', 'reader2']) read(createActor(name, skew()), 1 + random.below(4));
+  collect(createActor('collector1', isLate ? SKEW : skew()));
+  if (choose.chance(shape.secondCollector)) collect(createActor('collector2', skew()));
 
   const restarts = new Map<string, number>();
   function crash(actor: Actor): void {
@@ -306,22 +303,30 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     const again = restarts.get(actor.name) ?? 0;
     restarts.set(actor.name, again + 1);
     if (again >= 2) return;
-    const next = { ...createActor(actor.name), skewMs: actor.skewMs };
+    const next = createActor(actor.name, actor.skewMs);
     if (actor.name.startsWith('writer')) write(next, random.pick(CHANNELS), 1);
     if (actor.name.startsWith('reader')) read(next, 1);
     if (actor.name.startsWith('collector')) collect(next);
   }
   async function suspend(actor: Actor, until: number): Promise<void> {
     for (const call of gate.calls) if (call.actor === actor && random.chance(0.5)) void call.early();
-    actor.suspendedUntil = until;
+    const from = Math.max(scheduler.now(), actor.suspendedUntil);
+    // A process that is stopped and goes on sees a clock that ran on, and a machine one that stood still.
+    if (from < until && random.chance(0.5)) actor.stoodStill.push({ from, until });
+    actor.suspendedUntil = Math.max(actor.suspendedUntil, until);
   }
 
-  if (profile === 'late')
+  if (isLate)
     gate.onCall = lateRule(late, scheduler.now, suspend, {
       hot,
       leftMs: choose.pick([20_000, -14 * MINUTE]),
     });
-  if (profile === 'base') gate.onCall = baseRule(scheduler.now);
+  if (race !== undefined) gate.onCall = createRace(race, { now: scheduler.now, random, suspend });
+  if (profile === 'slow')
+    gate.onCall = (call) => {
+      call.due = scheduler.now() + random.below(4 * MINUTE);
+    };
+  if (profile === 'quick') gate.faults.twice = 0.5;
   if (profile === 'again') {
     gate.faults.twice = 0.3;
     gate.onCall = (call) => {
@@ -330,7 +335,7 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     };
   }
   await scheduler.run(actors, () => {
-    if (calm || profile === 'late') return;
+    if (calm || !shape.disturbed) return;
     const running = actors.filter(({ done, crashed: gone }) => !done && !gone);
     if (running.length === 0) return;
     if (random.chance(0.002)) crash(random.pick(running));
@@ -376,25 +381,6 @@ function upload(
   });
 }
 
-/** A clock that stands still; who sleeps on it sleeps until it is stopped. */
-function createClockAt(time: number): Clock {
-  return {
-    now: () => time,
-    elapsed: () => 0,
-    sleep: (_ms, signal) =>
-      new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true })),
-  };
-}
-
-/** Tells the model what is there already, pointers last. */
-async function fill(model: Model, store: ObjectStore): Promise<void> {
-  const keys: string[] = [];
-  for await (const { key } of store.list('', { signal: NEVER })) keys.push(key);
-  const isPointer = (key: string): number => Number(key.startsWith('channels/'));
-  for (const key of keys.sort((a, b) => isPointer(a) - isPointer(b)))
-    model.put(key, (await store.read(key, { maxBytes: 1 << 24, signal: NEVER })).bytes);
-}
-
 /**
  * The writer is suspended while it looks at its lease for the last time, and goes on when that has `leftMs` left, or has run out; its manifest then lands when that is nearly
  * too late.
@@ -430,37 +416,6 @@ function lateRule(
     // The collector comes by often when it may take the lease for expired.
     hot.from = renewed + LEASE_MS + 2 * MINUTE;
     void suspend(writer, renewed + LEASE_MS - leftMs);
-  };
-}
-
-/**
- * Writers that know what they build upon put their lease when a collector has just looked for leases, and that one removes manifests when they are done, as far as calls
- * may take so long.
- */
-function baseRule(now: () => number): Gate['onCall'] {
-  const writers = new Set<Call>();
-  const collectors = new Set<Call>();
-  const leases = new Set<string>();
-  const release = (held: Set<Call>): void => {
-    for (const call of held) call.due = now();
-    held.clear();
-  };
-  return (call: Call) => {
-    const { actor, op, key } = call;
-    if (actor.name.startsWith('writer') && key.startsWith('leases/')) {
-      if (op === 'put' && !leases.has(key)) {
-        leases.add(key);
-        call.due = now() + MAX_LANDING_MS - MINUTE;
-        writers.add(call);
-      }
-      if (op === 'remove') release(collectors);
-    }
-    if (!actor.name.startsWith('collector')) return;
-    if (op === 'read' && key.endsWith('/index.zst')) release(writers);
-    if (op === 'remove' && key.endsWith('/manifest.json')) {
-      call.due = now() + MAX_LANDING_MS - MINUTE;
-      collectors.add(call);
-    }
   };
 }
 

@@ -139,7 +139,7 @@ export async function planRetention(
   return { survey, pointers, snapshots, going, named, damaged: [...damaged.values()], blocked };
 }
 
-/** Removes the manifests of those that go: announced first, and looked at once more for pins after that. */
+/** Removes the manifests of those that go: announced first, and looked at once more for pins after that. One that is pinned by then stays. */
 export async function removeManifests(
   { repository, onEvent, signal }: PruneOptions,
   { snapshots, going, survey }: RetentionPlan,
@@ -157,6 +157,9 @@ export async function removeManifests(
     const { channel, sequence } = snapshot;
     if (pins.get(channel)?.has(sequence)) {
       snapshot.kept.push('pinned');
+      // Nobody has read what it names: it is forgotten here, and so found again with what has come since.
+      going.delete(snapshotName(channel, sequence));
+      survey.delete(snapshotName(channel, sequence));
       continue;
     }
     await store.remove(repositoryKeys.manifest(channel, sequence), { signal });

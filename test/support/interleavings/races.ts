@@ -1,0 +1,209 @@
+import { MAX_LANDING_MS } from '@presync/transfer/clock';
+import type { Earlier } from './earlier.ts';
+import type { Call } from './gated-store.ts';
+import type { Profile } from './profiles.ts';
+import type { Random } from './random.ts';
+import type { Actor } from './scheduler.ts';
+
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+
+/** Calls of an actor: `op key` is matched. */
+interface Calls {
+  by: string;
+  what: RegExp;
+}
+
+/** A call is held until others were made, one after the other, as far as a call may take so long. */
+interface Hold {
+  hold: Calls;
+  until: readonly Calls[];
+  /** Nothing is held before these calls were made, one after the other. */
+  since?: readonly Calls[];
+  /** Not only the first such call. */
+  every?: boolean;
+}
+
+/** A machine is suspended for hours when this call has just been carried out. */
+interface Suspension {
+  suspend: Calls;
+}
+
+export interface Race {
+  /** Default: as the profile says. */
+  earlier?: Earlier;
+  steps: readonly (Hold | Suspension)[];
+}
+
+const writer = (what: RegExp): Calls => ({ by: 'writer1', what });
+const other = (what: RegExp): Calls => ({ by: 'writer2', what });
+const reader = (what: RegExp): Calls => ({ by: 'reader1', what });
+const collector = (what: RegExp): Calls => ({ by: 'collector1', what });
+
+const PUT_LEASE = /^put leases\//;
+const DROP_LEASE = /^remove leases\//;
+const LIST_LEASES = /^list leases\/$/;
+const PUT_INDEX = /^put .*\/index\.zst$/;
+const READ_INDEX = /^read .*\/index\.zst$/;
+const REMOVE_CHUNK = /^remove chunks\//;
+const PUT_STATE = /^put tombstones\/.*\/state\.json$/;
+const PUT_PART = /^put tombstones\/.*\/parts\//;
+const READ_PART = /^read tombstones\/.*\/parts\//;
+const PUT_NOTE = /^put tombstones\/.*\/kept\//;
+const LIST_NOTES = /^list tombstones\/.*\/kept\/$/;
+const LIST_COLLECTIONS = /^list tombstones\/$/;
+const LIST_PINS = /^list pins\/$/;
+const READ_POINTER = /^read channels\/.*\/latest\.json$/;
+const READ_MANIFEST = /^read .*\/manifest\.json$/;
+const STAT_MANIFEST = /^stat .*\/manifest\.json$/;
+const REMOVE_MANIFEST = /^remove .*\/manifest\.json$/;
+const ANNOUNCE = /^put channels\/.*\/removed\.json$/;
+
+/** The writer has read what is the newest, then another one replaces that, and only then a collector comes. */
+const REPLACED: readonly Hold[] = [
+  { hold: other(READ_POINTER), until: [writer(PUT_LEASE)] },
+  { hold: collector(LIST_COLLECTIONS), until: [other(DROP_LEASE)] },
+];
+
+/** The writer's lease lands when the collector has decided what stays, and it reads what it builds upon before that is removed. */
+const BUILDS_ON_WHAT_GOES: readonly Hold[] = [
+  ...REPLACED,
+  { hold: writer(PUT_LEASE), until: [collector(READ_INDEX)] },
+  { hold: collector(REMOVE_MANIFEST), until: [writer(/^list chunks\//)] },
+];
+
+/** It is only when chunks are removed that the writer gets as far as its index. */
+const SLOW_WRITER: Hold = { hold: writer(PUT_INDEX), until: [collector(REMOVE_CHUNK)] };
+
+/** The pin is put and looked after while the collector waits with its next write. */
+function pins(looks: readonly Calls[]): readonly Hold[] {
+  const pinned = [reader(/^read channels\/.*\/removed\.json$/), reader(STAT_MANIFEST)];
+  return [
+    { hold: collector(LIST_COLLECTIONS), until: [reader(/^put pins\//)] },
+    { hold: reader(/^put pins\//), until: looks },
+    { hold: collector(ANNOUNCE), since: looks.slice(0, -1), until: pinned },
+    { hold: collector(REMOVE_MANIFEST), since: looks.slice(0, -1), until: pinned },
+  ];
+}
+
+/** Orders of steps, each of which a rule is there for. */
+export const RACES: Readonly<Partial<Record<Profile, readonly Race[]>>> = {
+  base: [
+    // The writer has published and is gone when the collector looks for leases once more.
+    {
+      steps: [
+        ...BUILDS_ON_WHAT_GOES,
+        { hold: collector(LIST_LEASES), since: [collector(REMOVE_MANIFEST)], until: [writer(DROP_LEASE)] },
+      ],
+    },
+    // It is still there.
+    { steps: [...BUILDS_ON_WHAT_GOES, SLOW_WRITER] },
+    // Its lease lands when the collector has looked for leases for the last time.
+    {
+      steps: [
+        ...REPLACED,
+        { hold: writer(PUT_LEASE), until: [collector(LIST_NOTES)] },
+        { hold: collector(REMOVE_CHUNK), until: [writer(DROP_LEASE)], every: true },
+      ],
+    },
+  ],
+  rescue: [
+    // The note lands when the collector has read the notes.
+    {
+      earlier: 'marked',
+      steps: [
+        { hold: collector(LIST_COLLECTIONS), until: [writer(PUT_NOTE)] },
+        { hold: writer(PUT_NOTE), until: [collector(LIST_NOTES), collector(READ_PART)] },
+        { hold: collector(REMOVE_CHUNK), until: [writer(PUT_INDEX)], every: true },
+      ],
+    },
+    // The note lands when the collector has read how far the collection is, and before it claims it.
+    {
+      earlier: 'marked',
+      steps: [
+        { hold: writer(PUT_NOTE), until: [collector(PUT_STATE)], every: true },
+        { hold: collector(PUT_STATE), until: [writer(PUT_INDEX)] },
+        SLOW_WRITER,
+      ],
+    },
+    // The writer takes its lease and reads the tombstones just before those are put.
+    {
+      steps: [
+        { hold: writer(READ_POINTER), until: [collector(PUT_PART)] },
+        { hold: collector(PUT_PART), until: [writer(/^(?:put|read) chunks\//)] },
+        SLOW_WRITER,
+      ],
+    },
+    // Its lease lands when the collector has looked who holds one.
+    {
+      steps: [
+        { hold: collector(LIST_COLLECTIONS), until: [writer(PUT_LEASE)] },
+        { hold: writer(PUT_LEASE), until: [collector(PUT_PART), collector(PUT_STATE)] },
+        SLOW_WRITER,
+      ],
+    },
+  ],
+  pin: [
+    { steps: pins([collector(LIST_PINS), collector(LIST_LEASES)]) },
+    { steps: pins([collector(LIST_PINS), collector(LIST_PINS), collector(/./)]) },
+  ],
+  gap: [
+    { steps: [{ suspend: reader(READ_MANIFEST) }] },
+    { steps: [{ suspend: reader(STAT_MANIFEST) }] },
+    { steps: [{ suspend: writer(READ_POINTER) }] },
+    { steps: [{ suspend: collector(LIST_NOTES) }] },
+  ],
+};
+
+export interface RaceOptions {
+  now(): number;
+  random: Random;
+  suspend(actor: Actor, until: number): Promise<void>;
+}
+
+/** To be told of each call when it is made. */
+export function createRace({ steps }: Race, { now, random, suspend }: RaceOptions): (call: Call) => void {
+  const holds = steps
+    .filter((step) => 'hold' in step)
+    .map(({ hold, since = [], until, every = false }) => ({
+      hold,
+      every,
+      since: [...since],
+      until: [...until],
+      held: [] as Call[],
+    }));
+  const suspensions = steps
+    .filter((step) => 'suspend' in step)
+    .map(({ suspend: calls }) => ({ calls, done: false }));
+
+  return (call) => {
+    for (const one of holds) {
+      if (one.since.length > 0) {
+        pass(one.since, call);
+        continue;
+      }
+      pass(one.until, call);
+      if (one.until.length === 0) {
+        for (const held of one.held.splice(0)) held.due = now();
+      } else if (matches(one.hold, call) && (one.every || one.held.length === 0)) {
+        call.due = now() + MAX_LANDING_MS - MINUTE;
+        one.held.push(call);
+      }
+    }
+    for (const one of suspensions) {
+      if (one.done || !matches(one.calls, call)) continue;
+      one.done = true;
+      void call.early();
+      void suspend(call.actor, now() + 3 * HOUR + random.below(4 * HOUR));
+    }
+  };
+}
+
+function matches({ by, what }: Calls, { actor, op, key }: Call): boolean {
+  return actor.name === by && what.test(`${op} ${key}`);
+}
+
+/** Takes the first away when this is it. */
+function pass(left: Calls[], call: Call): void {
+  if (left[0] !== undefined && matches(left[0], call)) left.shift();
+}
