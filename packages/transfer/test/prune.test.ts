@@ -10,6 +10,17 @@ import { verifyRepository } from '../src/verify-repository.ts';
 import { createScene, HOUR } from './prune-scene.ts';
 import { assertRestoresNewest, CHANNEL, NEVER } from './support.ts';
 
+/** A store that does something before an object is put. */
+function before(store: ObjectStore, end: string, first: () => Promise<unknown>): ObjectStore {
+  return {
+    ...store,
+    async put(key, body, options) {
+      if (key.endsWith(end)) await first();
+      return store.put(key, body, options);
+    },
+  };
+}
+
 describe('prune', () => {
   it('removes what retention does not keep, and its chunks after the grace', async (t) => {
     const { world, clock, take, prune, keys, dir } = await createScene(t);
@@ -150,6 +161,32 @@ describe('prune', () => {
     assert.equal(await unpinSnapshot(pin), false);
     await prune({ keep: { last: 0 } });
     assert.deepEqual(await listSequences(world.repository, CHANNEL, { signal: NEVER }), [3]);
+  });
+
+  it('keeps what a snapshot names that is pinned when its removal is announced', async (t) => {
+    const { world, store, clock, take, prune, keys } = await createScene(t);
+    const { repository } = world;
+    await writeTree(world.source, sampleTree());
+    // A collector comes by before the manifest is there: the chunks of the first get tombstones.
+    await world.snapshot({
+      clock,
+      repository: { ...repository, store: before(store, '/manifest.json', prune) },
+    });
+    clock.advance(HOUR);
+    await take();
+    clock.advance(HOUR);
+    const there = [...(await keys('chunks/')), ...(await keys('snapshots/'))];
+    const pin = () => pinSnapshot({ repository, channel: CHANNEL, sequence: 1, clock, signal: NEVER });
+    const pinned = await prune({ repository: { ...repository, store: before(store, '/removed.json', pin) } });
+    assert.deepEqual(
+      pinned.snapshots.map(({ sequence, kept }) => [sequence, kept]),
+      [
+        [1, ['pinned']],
+        [2, ['newest', 'last']],
+      ],
+    );
+    assert.deepEqual([...(await keys('chunks/')), ...(await keys('snapshots/'))], there);
+    assert.equal(pinned.removed.chunks + pinned.found.chunks + pinned.found.indexes, 0);
   });
 
   it('tells which snapshots lack chunks, builds upon none of them, and has the next one mend them', async (t) => {

@@ -22,6 +22,8 @@ export interface Call extends Step {
   key: string;
   /** Carries it out before its turn; the actor hears of it at its turn. */
   early(): Promise<void>;
+  /** The answer is an error, and the call is carried out when it nearly cannot be any more. */
+  lose(): void;
   /** The actor hears nothing any more; the call may be carried out all the same. */
   giveUp(error: PresyncError): void;
 }
@@ -85,6 +87,12 @@ export function createGatedStore(gate: Gate, actor: Actor): ObjectStore {
         due: issued,
         issued,
         early: carryOut,
+        lose() {
+          outcome = { error: failed('the answer was lost') };
+          scheduler.later(issued + MAX_LANDING_MS - 1000, `late ${op} ${key}`, () =>
+            perform().catch(() => {}),
+          );
+        },
         giveUp(error) {
           end();
           step.due = 0;

@@ -1,6 +1,6 @@
 /**
  * `node mutate.ts [--count N] [--only TEXT] [--profile NAME]`: breaks one rule after the other in a copy of the packages, and says in which world that was found. Exits with 1 when
- * one was not found, or does not apply any more.
+ * one was not found, or does not apply any more. Before that, worlds with nothing broken must be sound, unless `--only` is given.
  */
 import { spawn } from 'node:child_process';
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
@@ -16,6 +16,8 @@ const { values } = parseArgs({
   options: {
     count: { type: 'string', default: '40' },
     only: { type: 'string', default: '' },
+    aimed: { type: 'boolean', default: false },
+    after: { type: 'string', default: '' },
     profile: { type: 'string' },
   },
 });
@@ -65,19 +67,25 @@ function hunt(dir: string, profile: string): Promise<{ seed: number; violation: 
   });
 }
 
-async function tryMutation(dir: string, { name, file, from, to }: Mutation): Promise<boolean> {
-  const path = join(dir, file);
-  const text = await readFile(path, 'utf8');
-  if (text.split(from).length !== 2) {
-    process.stdout.write(`DOES NOT APPLY  ${name}\n`);
-    return false;
-  }
-  await writeFile(
-    path,
-    text.replace(from, () => to),
-  );
+async function tryMutation(dir: string, { name, aimed, also = [], ...edit }: Mutation): Promise<boolean> {
+  const intact = new Map<string, string>();
   try {
-    for (const profile of profiles) {
+    for (const { file, from, to } of [edit, ...also]) {
+      const path = join(dir, file);
+      const text = await readFile(path, 'utf8');
+      if (!intact.has(path)) intact.set(path, text);
+      if (text.split(from).length !== 2) {
+        process.stdout.write(`DOES NOT APPLY  ${name}: ${JSON.stringify(from)}\n`);
+        return false;
+      }
+      await writeFile(
+        path,
+        text.replace(from, () => to),
+      );
+    }
+    // Those that are aimed at it first.
+    for (const profile of [...profiles].sort((a, b) => Number(b === aimed) - Number(a === aimed))) {
+      if (values.aimed && aimed !== undefined && profile !== aimed) continue;
       const found = await hunt(dir, profile);
       if (found === undefined) continue;
       process.stdout.write(`found  ${name}: ${profile} ${found.seed}: ${found.violation.split('\n')[0]}\n`);
@@ -86,7 +94,7 @@ async function tryMutation(dir: string, { name, file, from, to }: Mutation): Pro
     process.stdout.write(`NOT FOUND  ${name}\n`);
     return false;
   } finally {
-    await writeFile(path, text);
+    for (const [path, text] of intact) await writeFile(path, text);
   }
 }
 
@@ -94,12 +102,13 @@ const dir = await mkdtemp(join(tmpdir(), 'presync-mutations-'));
 try {
   await copyTo(dir);
   let missed = 0;
-  for (const profile of profiles) {
+  for (const profile of values.only === '' ? profiles : []) {
     const found = await hunt(dir, profile);
     if (found !== undefined)
       throw new Error(`${profile} ${found.seed}, with nothing broken: ${found.violation}`);
   }
-  for (const mutation of MUTATIONS) {
+  const begin = MUTATIONS.findIndex(({ name }) => values.after !== '' && name.includes(values.after)) + 1;
+  for (const mutation of MUTATIONS.slice(begin)) {
     if (!mutation.name.includes(values.only)) continue;
     if (!(await tryMutation(dir, mutation))) missed += 1;
   }

@@ -43,6 +43,8 @@ export interface Shape {
   calm: number;
   /** Whether anybody may crash or be suspended at any time, where it is not calm. */
   disturbed: boolean;
+  /** Whether the writers' clocks are behind, and the collector's ahead, by as much as they may be. */
+  apart: boolean;
   /** Each writer takes so many snapshots, or up to two more. */
   rounds: number;
   /** At most, before each snapshot, and before each run of a collector. */
@@ -61,6 +63,7 @@ const ANY: Shape = {
   earlier: 'nothing',
   calm: 0.25,
   disturbed: true,
+  apart: false,
   rounds: 1,
   writerPauseMs: 2 * HOUR,
   collectorPauseMs: HOUR,
@@ -95,6 +98,7 @@ export const SHAPES: Readonly<Record<Profile, Shape>> = {
     graceMs: [0],
     calm: 0.7,
     disturbed: false,
+    apart: true,
     writerPauseMs: 10 * MINUTE,
   },
   quick: {
@@ -104,6 +108,7 @@ export const SHAPES: Readonly<Record<Profile, Shape>> = {
     keepLast: [0, 1],
     earlier: 'unfinished',
     disturbed: false,
+    apart: true,
     rounds: 3,
     writerPauseMs: 4 * MINUTE,
     collectorPauseMs: MINUTE,

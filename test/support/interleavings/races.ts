@@ -24,21 +24,32 @@ interface Hold {
   every?: boolean;
 }
 
-/** A machine is suspended for hours when this call has just been carried out. */
+/** A machine is suspended when this call has just been carried out. */
 interface Suspension {
   suspend: Calls;
+  /** From and to, milliseconds. Default: some hours. */
+  ms?: readonly [number, number];
+}
+
+/** The answer is lost, and the call is carried out as late as it can be. */
+interface Loss {
+  lose: Calls;
 }
 
 export interface Race {
   /** Default: as the profile says. */
   earlier?: Earlier;
-  steps: readonly (Hold | Suspension)[];
+  steps: readonly (Hold | Suspension | Loss)[];
+  /** A second collector has its part in it. */
+  secondCollector?: boolean;
 }
 
 const writer = (what: RegExp): Calls => ({ by: 'writer1', what });
 const other = (what: RegExp): Calls => ({ by: 'writer2', what });
 const reader = (what: RegExp): Calls => ({ by: 'reader1', what });
 const collector = (what: RegExp): Calls => ({ by: 'collector1', what });
+
+const second = (what: RegExp): Calls => ({ by: 'collector2', what });
 
 const PUT_LEASE = /^put leases\//;
 const DROP_LEASE = /^remove leases\//;
@@ -53,6 +64,7 @@ const PUT_NOTE = /^put tombstones\/.*\/kept\//;
 const LIST_NOTES = /^list tombstones\/.*\/kept\/$/;
 const LIST_COLLECTIONS = /^list tombstones\/$/;
 const LIST_PINS = /^list pins\/$/;
+const PUT_MANIFEST = /^put .*\/manifest\.json$/;
 const READ_POINTER = /^read channels\/.*\/latest\.json$/;
 const READ_MANIFEST = /^read .*\/manifest\.json$/;
 const STAT_MANIFEST = /^stat .*\/manifest\.json$/;
@@ -74,6 +86,15 @@ const BUILDS_ON_WHAT_GOES: readonly Hold[] = [
 
 /** It is only when chunks are removed that the writer gets as far as its index. */
 const SLOW_WRITER: Hold = { hold: writer(PUT_INDEX), until: [collector(REMOVE_CHUNK)] };
+
+/**
+ * A collector is about to remove chunks when its machine is suspended, for nearly as long as its claim holds. A writer begins when another run has been through.
+ */
+const SLOW_REMOVAL: readonly (Hold | Suspension)[] = [
+  { suspend: collector(READ_PART), ms: [24 * MINUTE, 29 * MINUTE] },
+  { hold: writer(READ_POINTER), until: [second(PUT_STATE), second(PUT_STATE)] },
+  { hold: collector(REMOVE_CHUNK), until: [writer(PUT_INDEX)], every: true },
+];
 
 /** The pin is put and looked after while the collector waits with its next write. */
 function pins(looks: readonly Calls[]): readonly Hold[] {
@@ -142,6 +163,14 @@ export const RACES: Readonly<Partial<Record<Profile, readonly Race[]>>> = {
         SLOW_WRITER,
       ],
     },
+    // What it has adopted gets tombstones, and its manifest lands when it has long given up.
+    {
+      steps: [
+        { hold: collector(LIST_COLLECTIONS), until: [writer(PUT_INDEX)] },
+        { hold: writer(PUT_INDEX), until: [collector(PUT_PART), collector(PUT_STATE)] },
+        { lose: writer(PUT_MANIFEST) },
+      ],
+    },
   ],
   pin: [
     { steps: pins([collector(LIST_PINS), collector(LIST_LEASES)]) },
@@ -151,7 +180,29 @@ export const RACES: Readonly<Partial<Record<Profile, readonly Race[]>>> = {
     { steps: [{ suspend: reader(READ_MANIFEST) }] },
     { steps: [{ suspend: reader(STAT_MANIFEST) }] },
     { steps: [{ suspend: writer(READ_POINTER) }] },
-    { steps: [{ suspend: collector(LIST_NOTES) }] },
+    // Meanwhile the claim runs out, and a writer that has waited for that adopts what was to be removed.
+    {
+      earlier: 'marked',
+      steps: [
+        { hold: writer(READ_POINTER), until: [collector(LIST_NOTES)] },
+        { suspend: collector(LIST_NOTES) },
+      ],
+    },
+    {
+      earlier: 'marked',
+      secondCollector: true,
+      steps: [{ hold: second(LIST_COLLECTIONS), until: [collector(READ_PART)] }, ...SLOW_REMOVAL],
+    },
+    // Both have found it ripe when they claim it.
+    {
+      earlier: 'marked',
+      secondCollector: true,
+      steps: [
+        { hold: second(LIST_COLLECTIONS), until: [collector(LIST_COLLECTIONS)] },
+        { hold: collector(PUT_STATE), until: [second(PUT_STATE)] },
+        ...SLOW_REMOVAL,
+      ],
+    },
   ],
 };
 
@@ -172,9 +223,9 @@ export function createRace({ steps }: Race, { now, random, suspend }: RaceOption
       until: [...until],
       held: [] as Call[],
     }));
-  const suspensions = steps
-    .filter((step) => 'suspend' in step)
-    .map(({ suspend: calls }) => ({ calls, done: false }));
+  const once = steps
+    .filter((step) => !('hold' in step))
+    .map((step) => ({ step, calls: 'lose' in step ? step.lose : step.suspend, done: false }));
 
   return (call) => {
     for (const one of holds) {
@@ -190,11 +241,16 @@ export function createRace({ steps }: Race, { now, random, suspend }: RaceOption
         one.held.push(call);
       }
     }
-    for (const one of suspensions) {
+    for (const one of once) {
       if (one.done || !matches(one.calls, call)) continue;
       one.done = true;
+      if ('lose' in one.step) {
+        call.lose();
+        continue;
+      }
       void call.early();
-      void suspend(call.actor, now() + 3 * HOUR + random.below(4 * HOUR));
+      const [least, most] = one.step.ms ?? [3 * HOUR, 7 * HOUR];
+      void suspend(call.actor, now() + least + random.below(most - least));
     }
   };
 }

@@ -282,18 +282,18 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     const ahead = hot.from - scheduler.now();
     return ahead < -20 * MINUTE ? 20 * MINUTE : Math.max(MINUTE, Math.min(20 * MINUTE, ahead));
   };
-  // In `late`, the first writer's clock is behind and the collector's ahead.
   const isLate = profile === 'late';
-  const late = createActor('writer1', isLate ? -SKEW : skew());
+  const late = createActor('writer1', shape.apart ? -SKEW : skew());
   write(late, CHANNELS[0], isLate ? 2 : shape.rounds + random.below(3));
   for (const name of ['writer2', 'writer3', 'writer4']) {
     // What a race is about is in one channel.
     const channel = race !== undefined && name === 'writer2' ? CHANNELS[0] : random.pick(CHANNELS);
-    write(createActor(name, skew()), channel, shape.rounds + random.below(3));
+    write(createActor(name, shape.apart ? -SKEW : skew()), channel, shape.rounds + random.below(3));
   }
   for (const name of ['reader1', 'reader2']) read(createActor(name, skew()), 1 + random.below(4));
-  collect(createActor('collector1', isLate ? SKEW : skew()));
-  if (choose.chance(shape.secondCollector)) collect(createActor('collector2', skew()));
+  collect(createActor('collector1', shape.apart ? SKEW : skew()));
+  if (race?.secondCollector === true || choose.chance(shape.secondCollector))
+    collect(createActor('collector2', skew()));
 
   const restarts = new Map<string, number>();
   function crash(actor: Actor): void {
