@@ -40,10 +40,13 @@ export function createModel(now: () => number): Model {
       /^snapshots\/(.+)\/([0-9]+)\/(?:index\.zst|proof\.json)$/.exec(key) ?? [];
     if (sequence === undefined || objects.has(`snapshots/${channel}/${sequence}/manifest.json`)) return false;
     // An index above the newest holds its number.
-    const newest = /\/([0-9]+)\/manifest\.json$/.exec(
-      pointers.get(`channels/${channel}/latest.json`) ?? '',
-    )?.[1];
-    return newest !== undefined && Number(sequence) < Number(newest);
+    return Number(sequence) < newestOf(channel);
+  }
+
+  /** 0 when there is none. */
+  function newestOf(channel: string): number {
+    const manifest = pointers.get(`channels/${channel}/latest.json`) ?? '';
+    return Number(/\/([0-9]+)\/manifest\.json$/.exec(manifest)?.[1] ?? 0);
   }
 
   return {
@@ -64,6 +67,7 @@ export function createModel(now: () => number): Model {
       if (key.endsWith('/latest.json')) {
         const { channel, sequence } = JSON.parse(Buffer.from(bytes).toString());
         const manifest = `snapshots/${channel}/${sequence}/manifest.json`;
+        if (Number(sequence) < newestOf(channel)) violations.push(`${key} is moved back to ${sequence}`);
         pointers.set(key, manifest);
         if (!objects.has(manifest)) violations.push(`${key} names ${manifest}, which is not there`);
       }

@@ -400,13 +400,6 @@ export const MUTATIONS: readonly Mutation[] = [
     to: '',
   },
   {
-    name: 'pins are not looked at before the removal is announced',
-    aimed: 'any',
-    file: `${SRC}/retention.ts`,
-    from: "if (state.pinned.has(sequence)) keep(sequence, 'pinned');",
-    to: '',
-  },
-  {
     name: 'what a snapshot names that is pinned at the last moment is not read',
     aimed: 'pin',
     file: `${SRC}/lib/plan-retention.ts`,
@@ -478,7 +471,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'the pointer is moved back',
-    aimed: 'any',
+    aimed: 'base',
     file: `${SRC}/lib/publish.ts`,
     from: 'if (current !== undefined && current.document.sequence >= sequence)\n',
     to: 'if (current !== undefined && current.document.sequence === sequence)\n',

@@ -25,6 +25,7 @@ export const PROFILES: readonly Profile[] = [
   'rescue',
   'pin',
   'gap',
+  'gap',
 ];
 
 const MINUTE = 60_000;
@@ -79,7 +80,7 @@ const RACE: Shape = {
   keepLast: [0, 1],
   calm: 0.7,
   collectorPauseMs: 3 * MINUTE,
-  secondCollector: 0.1,
+  secondCollector: 0,
 };
 
 export const SHAPES: Readonly<Record<Profile, Shape>> = {

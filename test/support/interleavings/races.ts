@@ -5,7 +5,8 @@ import type { Profile } from './profiles.ts';
 import type { Random } from './random.ts';
 import type { Actor } from './scheduler.ts';
 
-const MINUTE = 60_000;
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 
 /** Calls of an actor: `op key` is matched. */
@@ -127,6 +128,14 @@ export const RACES: Readonly<Partial<Record<Profile, readonly Race[]>>> = {
         { hold: collector(REMOVE_CHUNK), until: [writer(DROP_LEASE)], every: true },
       ],
     },
+    // The other writer has the next number, and is done before. The index has got a tombstone when its manifest comes.
+    {
+      steps: [
+        { hold: other(PUT_INDEX), until: [writer(PUT_INDEX)] },
+        { hold: collector(LIST_COLLECTIONS), until: [other(DROP_LEASE)] },
+        { hold: writer(PUT_MANIFEST), until: [collector(PUT_PART), collector(PUT_STATE)] },
+      ],
+    },
   ],
   rescue: [
     // The note lands when the collector has read the notes.
@@ -235,7 +244,8 @@ export function createRace({ steps }: Race, { now, random, suspend }: RaceOption
       }
       pass(one.until, call);
       if (one.until.length === 0) {
-        for (const held of one.held.splice(0)) held.due = now();
+        // When what it has waited for has been carried out as well.
+        for (const held of one.held.splice(0)) held.due = now() + SECOND;
       } else if (matches(one.hold, call) && (one.every || one.held.length === 0)) {
         call.due = now() + MAX_LANDING_MS - MINUTE;
         one.held.push(call);
