@@ -89,9 +89,9 @@ export function createGatedStore(gate: Gate, actor: Actor): ObjectStore {
         early: carryOut,
         lose() {
           outcome = { error: failed('the answer was lost') };
-          scheduler.later(issued + MAX_LANDING_MS - 1000, `late ${op} ${key}`, () =>
-            perform().catch(() => {}),
-          );
+          scheduler.later(issued + MAX_LANDING_MS - 1000, `late ${op} ${key}`, async () => {
+            await perform().catch(() => {});
+          });
         },
         giveUp(error) {
           end();
@@ -145,10 +145,10 @@ export function createGatedStore(gate: Gate, actor: Actor): ObjectStore {
       });
     },
     remove(key, options) {
-      const since = actor.runSince;
+      const { run } = actor;
       return call('remove', key, options.signal, async () => {
         await base.remove(key, NEVER);
-        model.remove(key, since);
+        model.remove(key, run);
       });
     },
     async *list(prefix, { signal }): AsyncGenerator<ObjectInfo> {

@@ -1,11 +1,12 @@
 import { zstdDecompressSync } from 'node:zlib';
+import { type CollectorRun, SKEW_MS } from './scheduler.ts';
 
 /** What is visible in a store, kept beside it, so that each change can be judged when it happens. */
 export interface Model {
   /** Told of each change that was carried out. */
   put(key: string, bytes: Uint8Array): void;
-  /** `since`: when the run of a collector began that removes it. */
-  remove(key: string, since: number | undefined): void;
+  /** `run`: that of the collector that removes it. */
+  remove(key: string, run: CollectorRun | undefined): void;
   /** What nobody needs although it is there. */
   garbage(): string[];
   has(key: string): boolean;
@@ -25,6 +26,8 @@ export function createModel(now: () => number): Model {
   const named = new Map<string, string[]>();
   /** How many visible manifests name a key. */
   const needed = new Map<string, number>();
+  /** When each collection was begun, by that collector's clock, and what has a tombstone in it. */
+  const collections = new Map<string, { created: number; keys: Set<string> }>();
   const pointers = new Map<string, string>();
   const violations: string[] = [];
 
@@ -58,6 +61,16 @@ export function createModel(now: () => number): Model {
       objects.add(key);
       const [, prefix] = MANIFEST.exec(key) ?? [];
       if (key.endsWith('/index.zst')) named.set(key.slice(0, -'index.zst'.length), chunksOf(bytes));
+      const [, id = '', part] = /^tombstones\/([^/]+)\/(?:state\.json$|(parts)\/)/.exec(key) ?? [];
+      if (id !== '') {
+        const collection = collections.get(id) ?? { created: 0, keys: new Set() };
+        collections.set(id, collection);
+        const text = Buffer.from(bytes).toString();
+        if (part === undefined) collection.created = Date.parse(JSON.parse(text).created);
+        else
+          for (const line of text.trimEnd().split('\n'))
+            collection.keys.add(line.slice(line.indexOf(' ') + 1));
+      }
       if (key.startsWith('leases/')) {
         const { channel, sequence, expires } = JSON.parse(Buffer.from(bytes).toString());
         const manifest = `snapshots/${channel}/${sequence}/manifest.json`;
@@ -79,7 +92,7 @@ export function createModel(now: () => number): Model {
       for (const name of [`${prefix}index.zst`, ...(named.get(prefix) ?? [])])
         if (!objects.has(name)) violations.push(`${key} is put, and ${name} is not there`);
     },
-    remove(key, since = Number.NEGATIVE_INFINITY) {
+    remove(key, run) {
       if (!objects.delete(key)) return;
       leases.delete(key);
       const [, prefix] = MANIFEST.exec(key) ?? [];
@@ -87,8 +100,13 @@ export function createModel(now: () => number): Model {
         count(prefix, -1);
         if ([...pointers.values()].includes(key)) violations.push(`${key} is removed, and is the newest`);
         for (const [lease, { manifest, since: there, expires }] of leases)
-          if (manifest === key && there < since && now() < expires)
+          if (manifest === key && run !== undefined && there < run.since && now() < expires)
             violations.push(`${key} is removed, and ${lease} has named it since before that run began`);
+      }
+      if (run !== undefined && /^chunks\/|\/index\.zst$/.test(key)) {
+        const tombstones = [...collections.values()].filter(({ keys }) => keys.has(key));
+        if (!tombstones.some(({ created }) => now() - created >= run.graceMs - SKEW_MS))
+          violations.push(`${key} is removed before the grace is over`);
       }
       if (key.endsWith('/proof.json') && objects.has(key.replace('proof.json', 'manifest.json')))
         violations.push(`${key} is removed, and the manifest that it is about is there`);

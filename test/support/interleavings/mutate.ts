@@ -8,9 +8,13 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { MUTATIONS, type Mutation } from './mutations.ts';
+import { COLLECTOR_MUTATIONS } from './mutations/collector.ts';
+import type { Mutation } from './mutations/mutation.ts';
+import { RETENTION_MUTATIONS } from './mutations/retention.ts';
+import { WRITER_MUTATIONS } from './mutations/writer.ts';
 import { PROFILES } from './profiles.ts';
 
+const MUTATIONS = [...COLLECTOR_MUTATIONS, ...WRITER_MUTATIONS, ...RETENTION_MUTATIONS];
 const ROOT = resolve(import.meta.dirname, '../../..');
 const { values } = parseArgs({
   options: {

@@ -233,8 +233,8 @@ export function createRace({ steps }: Race, { now, random, suspend }: RaceOption
       held: [] as Call[],
     }));
   const once = steps
-    .filter((step) => !('hold' in step))
-    .map((step) => ({ step, calls: 'lose' in step ? step.lose : step.suspend, done: false }));
+    .filter((step): step is Suspension | Loss => !('hold' in step))
+    .map((step) => ({ ...step, calls: 'lose' in step ? step.lose : step.suspend, done: false }));
 
   return (call) => {
     for (const one of holds) {
@@ -254,12 +254,12 @@ export function createRace({ steps }: Race, { now, random, suspend }: RaceOption
     for (const one of once) {
       if (one.done || !matches(one.calls, call)) continue;
       one.done = true;
-      if ('lose' in one.step) {
+      if ('lose' in one) {
         call.lose();
         continue;
       }
       void call.early();
-      const [least, most] = one.step.ms ?? [3 * HOUR, 7 * HOUR];
+      const [least, most] = one.ms ?? [3 * HOUR, 7 * HOUR];
       void suspend(call.actor, now() + least + random.below(most - least));
     }
   };

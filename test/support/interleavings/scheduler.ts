@@ -2,6 +2,15 @@ import { stat } from 'node:fs';
 import type { Clock } from '@presync/transfer/clock';
 import { createRandom, type Random } from './random.ts';
 
+/** How wrong a clock may be. */
+export const SKEW_MS = 6 * 60_000;
+
+export interface CollectorRun {
+  /** When it began. */
+  since: number;
+  graceMs: number;
+}
+
 /** Somebody at work in a world. */
 export interface Actor {
   name: string;
@@ -11,8 +20,8 @@ export interface Actor {
   suspendedUntil: number;
   /** Times at which its clock that never jumps stood still. */
   stoodStill: { from: number; until: number }[];
-  /** When the collector's present run began. */
-  runSince: number | undefined;
+  /** The collector's present run. */
+  run: CollectorRun | undefined;
   crashed: boolean;
   done: boolean;
 }
@@ -56,7 +65,7 @@ export function createActor(name: string, skewMs: number): Actor {
     skewMs,
     suspendedUntil: 0,
     stoodStill: [],
-    runSince: undefined,
+    run: undefined,
     crashed: false,
     done: false,
   };

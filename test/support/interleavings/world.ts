@@ -25,7 +25,7 @@ import { createModel } from './model.ts';
 import { PROFILES, type Profile, SHAPES } from './profiles.ts';
 import { createRace, RACES } from './races.ts';
 import { createRandom } from './random.ts';
-import { type Actor, createActor, createScheduler } from './scheduler.ts';
+import { type Actor, createActor, createScheduler, SKEW_MS } from './scheduler.ts';
 
 export interface WorldOptions {
   seed: number;
@@ -52,7 +52,6 @@ export interface WorldReport {
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
-const SKEW = 6 * MINUTE;
 const CHANNELS = ['test/a', 'test/b'] as const;
 const PART = 'chains/test/db/full';
 const NEVER = new AbortController().signal;
@@ -134,7 +133,7 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
   const pins = new Set<string>();
 
   function skew(): number {
-    return random.chance(0.5) ? random.pick([-SKEW, SKEW]) : random.below(2 * SKEW) - SKEW;
+    return random.chance(0.5) ? random.pick([-SKEW_MS, SKEW_MS]) : random.below(2 * SKEW_MS) - SKEW_MS;
   }
   /** Who begins within a minute does so before its first piece of work only. */
   function firstPause(actor: Actor, round: number): number | undefined {
@@ -249,7 +248,7 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
   async function prune(actor: Actor, repository: Repository, grace: number): Promise<PruneResult> {
     const scratchDir = join(dir, actor.name);
     await mkdir(scratchDir, { recursive: true });
-    actor.runSince = scheduler.now();
+    actor.run = { since: scheduler.now(), graceMs: grace };
     const result = await pruneRepository({
       repository,
       keep,
@@ -283,15 +282,15 @@ export async function runWorld({ seed, store, dir, pool, ...wanted }: WorldOptio
     return ahead < -20 * MINUTE ? 20 * MINUTE : Math.max(MINUTE, Math.min(20 * MINUTE, ahead));
   };
   const isLate = profile === 'late';
-  const late = createActor('writer1', shape.apart ? -SKEW : skew());
+  const late = createActor('writer1', shape.apart ? -SKEW_MS : skew());
   write(late, CHANNELS[0], isLate ? 2 : shape.rounds + random.below(3));
   for (const name of ['writer2', 'writer3', 'writer4']) {
     // What a race is about is in one channel.
     const channel = race !== undefined && name === 'writer2' ? CHANNELS[0] : random.pick(CHANNELS);
-    write(createActor(name, shape.apart ? -SKEW : skew()), channel, shape.rounds + random.below(3));
+    write(createActor(name, shape.apart ? -SKEW_MS : skew()), channel, shape.rounds + random.below(3));
   }
   for (const name of ['reader1', 'reader2']) read(createActor(name, skew()), 1 + random.below(4));
-  collect(createActor('collector1', shape.apart ? SKEW : skew()));
+  collect(createActor('collector1', shape.apart ? SKEW_MS : skew()));
   if (race?.secondCollector === true || choose.chance(shape.secondCollector))
     collect(createActor('collector2', skew()));
 
