@@ -8,7 +8,7 @@ import { pinSnapshot, unpinSnapshot } from '../src/pins.ts';
 import { listSequences } from '../src/repository.ts';
 import { verifyRepository } from '../src/verify-repository.ts';
 import { createScene, HOUR } from './prune-scene.ts';
-import { assertRestoresNewest, CHANNEL, NEVER } from './support.ts';
+import { assertRestoresNewest, CHANNEL, NEVER, sampleTree, writeTree } from './support.ts';
 
 /** A store that does something before an object is put. */
 function before(store: ObjectStore, end: string, first: () => Promise<unknown>): ObjectStore {

@@ -73,8 +73,8 @@ export const COLLECTOR_MUTATIONS: readonly Mutation[] = [
   {
     name: 'an index is removed although its manifest is there',
     file: `${SRC}/prune.ts`,
-    from: 'if (!hasManifest || going.has(snapshotName(channel, sequence)))',
-    to: '',
+    from: 'index !== undefined && going.has(snapshotName(channel, sequence))',
+    to: 'index !== undefined',
   },
   {
     name: 'manifests are removed last: chunks go while they are still named',
@@ -211,8 +211,8 @@ export const COLLECTOR_MUTATIONS: readonly Mutation[] = [
     name: 'an index above the newest gets a tombstone',
     aimed: 'quick',
     file: `${SRC}/prune.ts`,
-    from: 'if (index === undefined || sequence >= (pointers.get(channel) ?? 0) || indexes.has(index.key)) continue;',
-    to: 'if (index === undefined || indexes.has(index.key)) continue;',
+    from: 'if (sequence >= (pointers.get(channel) ?? 0) || indexes.has(key)) continue;',
+    to: 'if (indexes.has(key)) continue;',
   },
   {
     name: 'the grace is not waited for',
@@ -220,5 +220,12 @@ export const COLLECTOR_MUTATIONS: readonly Mutation[] = [
     file: `${SRC}/lib/collect.ts`,
     from: '      age >= graceMs &&\n',
     to: '',
+  },
+  {
+    name: 'the proof of a snapshot that was never finished stays',
+    aimed: 'late',
+    file: `${SRC}/lib/remove-ripe.ts`,
+    from: 'else if (hasProof) proofs.set(',
+    to: 'else if (hasProof && index === channel) proofs.set(',
   },
 ];
