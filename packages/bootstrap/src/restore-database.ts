@@ -82,7 +82,6 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
     for (const part of parts)
       await assertTarget(part.basePath, part, { opens: toldBackend(findings, part), signal });
     before = await seal.break();
-    await recordRestored(options, snapshot);
     options.progress.start({
       label: `Restore of ${channel}#${manifest.sequence}`,
       total: manifest.totals.bytes,
@@ -99,6 +98,7 @@ export async function restoreDatabase(options: RestoreDatabaseOptions): Promise<
       onProgress: (bytes) => options.progress.advance(bytes),
       onEvent: (event, message, details) => options.log.info(event, message, details),
       onPhase,
+      beforeSwap: () => recordRestored(options, snapshot),
       signal,
     });
     options.progress.finish();

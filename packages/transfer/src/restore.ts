@@ -59,6 +59,8 @@ export interface RestoreOptions {
   onEvent?: OnEvent | undefined;
   /** Called when a step begins: the lease is taken; the bytes come, are made durable and take their place. */
   onPhase?: ((phase: 'lease' | 'restore') => void) | undefined;
+  /** Called when a whole and durable copy lies beside the database, before it takes its place. */
+  beforeSwap?: (() => Promise<void>) | undefined;
   signal: AbortSignal;
 }
 
@@ -124,6 +126,7 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<RestoreR
       await writeState(first, { ...stateOf(snapshot), phase: 'sealed' });
     }
     throwIfAborted(signal);
+    await options.beforeSwap?.();
     await swapIn(roots);
     for (const part of roots) await clearWork(part);
     return result;

@@ -52,7 +52,7 @@ export async function readRestored(subject: RestoredSubject): Promise<Restored |
 }
 
 /**
- * Written before the restore begins, so that a whole database is never described by the record of an older one.
+ * To be written before the database takes its place, so that it is never described by the record of an older one.
  *
  * @throws IO_FAILED
  */
