@@ -81,6 +81,8 @@ export async function corruptionCampaign({
     '--json',
     '--channel',
     channel,
+    // The same snapshot is mended and damaged again.
+    '--retry-failed',
   ];
   // The agent has seen the newest snapshot, so that an older one is a rollback to it.
   await presyncOk(restore(join(dir, 'first')));

@@ -151,6 +151,8 @@ async function restoreOne(job: RestoreJob, metrics: StoreMetrics): Promise<void>
       trusted: [await readTrustedKey(job.trust)],
       basePath: job.basePath,
       existing: 'refuse',
+      // Faults come anew in each run.
+      retryFailed: true,
       stateDir: job.stateDir,
       log: createSilentLogger(),
       progress: QUIET,

@@ -122,11 +122,16 @@ async function demo(backend: FixtureBackend, dir: string): Promise<void> {
   say(`  Try: ${error.hint}`);
   expect(refused.code === 4, 'restore did not notice');
   expect(!existsSync(join(dir, 'refused', folder)), 'restore left something at the place of the database');
+  const remembered = await presync(restore(join(dir, 'refused')));
+  expect(remembered.stdout.includes('SNAPSHOT_FAILED_BEFORE'), 'restore tried the damaged snapshot again');
+  say(
+    '  This machine remembers it, and does not download it again until that is asked for (--retry-failed).',
+  );
   await undo();
 
   step('A restore is killed with SIGKILL half-way, and started again.');
   const resumed = join(dir, 'resumed');
-  await killHalfWay(restore(resumed, '--concurrency', '1'), join(resumed, folder));
+  await killHalfWay(restore(resumed, '--concurrency', '1', '--retry-failed'), join(resumed, folder));
   expect(!existsSync(join(resumed, folder)), 'the killed restore left half a database at its place');
   say('  After the kill there is no database yet, so no node can open half of one.');
   const again = (await presyncOk(restore(resumed))).json as Restored;

@@ -46,6 +46,8 @@ export interface ForgeOptions {
   keys: readonly PrivateKey[];
   files?: readonly ForgedFile[] | undefined;
   sequence?: number | undefined;
+  /** Default `dev/rocksdb`. */
+  channel?: string | undefined;
   /** Changes the plaintext of a chunk before it is hashed and compressed. */
   editPlain?: ((plain: Buffer, ordinal: number) => Buffer) | undefined;
   /** Changes a chunk's object, and what the index says of it. */
@@ -74,7 +76,7 @@ export function soundFiles(): ForgedFile[] {
 
 /** Puts a snapshot into the store's folder, and makes the repository there when there is none. */
 export async function forgeSnapshot(options: ForgeOptions): Promise<{ manifest: Manifest; sha256: string }> {
-  const { storeDir, keys, sequence = 1 } = options;
+  const { storeDir, keys, sequence = 1, channel = FORGED_CHANNEL } = options;
   const repository = await ensureRepository(storeDir);
   const put = (key: string, bytes: Uint8Array): Promise<void> => writeObject(storeDir, key, bytes);
   const codec = await createCodec();
@@ -128,12 +130,12 @@ export async function forgeSnapshot(options: ForgeOptions): Promise<{ manifest: 
   const written = { index: await readFile(scratch), digest };
   await rm(scratch);
   const edited = (await options.editIndex?.(written.index, digest)) ?? written;
-  await put(repositoryKeys.index(FORGED_CHANNEL, sequence), edited.index);
+  await put(repositoryKeys.index(channel, sequence), edited.index);
   const manifest: Manifest = {
     presync: 'manifest',
     format: { version: 1, minReader: 1, features: [] },
     repository,
-    channel: FORGED_CHANNEL,
+    channel,
     sequence,
     previous: null,
     created: new Date().toISOString(),
@@ -160,23 +162,27 @@ export async function forgeSnapshot(options: ForgeOptions): Promise<{ manifest: 
     index: edited.digest,
   };
   const bytes = sealEnvelope(Buffer.from(JSON.stringify(options.editManifest?.(manifest) ?? manifest)), keys);
-  await put(repositoryKeys.manifest(FORGED_CHANNEL, sequence), bytes);
-  if (options.promote ?? true) await pointAt(storeDir, sequence, bytes);
+  await put(repositoryKeys.manifest(channel, sequence), bytes);
+  if (options.promote ?? true) await pointAt(storeDir, sequence, bytes, channel);
   return { manifest, sha256: await sha256(bytes) };
 }
 
 /** Makes latest.json name a manifest. */
-export async function pointAt(storeDir: string, sequence: number, manifest?: Buffer): Promise<void> {
-  const bytes =
-    manifest ?? (await readFile(join(storeDir, repositoryKeys.manifest(FORGED_CHANNEL, sequence))));
+export async function pointAt(
+  storeDir: string,
+  sequence: number,
+  manifest?: Buffer,
+  channel = FORGED_CHANNEL,
+): Promise<void> {
+  const bytes = manifest ?? (await readFile(join(storeDir, repositoryKeys.manifest(channel, sequence))));
   const latest = {
     presync: 'latest',
     version: 1,
-    channel: FORGED_CHANNEL,
+    channel,
     sequence,
     manifest: { size: bytes.length, sha256: await sha256(bytes) },
   };
-  await writeObject(storeDir, repositoryKeys.latest(FORGED_CHANNEL), encodeDocument(latest));
+  await writeObject(storeDir, repositoryKeys.latest(channel), encodeDocument(latest));
 }
 
 export async function writeObject(storeDir: string, key: string, bytes: Uint8Array): Promise<void> {

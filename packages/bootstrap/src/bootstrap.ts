@@ -80,7 +80,7 @@ export async function bootstrap(options: BootstrapOptions): Promise<number> {
     await stopHeartbeats();
   }
   if (up === undefined || options.until !== 'stopped') return 0;
-  return serveNode({ ...options, node: up.node, chain: up.database.snapshot.manifest.chain });
+  return serveNode({ ...options, node: up.node, chain: up.database.snapshot?.manifest.chain });
 }
 
 /** Exit codes of failures that are the same the next time: configuration, verification, preflight. */
@@ -148,7 +148,7 @@ async function catchUp(
     return await Promise.race([
       waitReady({
         ...options.ready,
-        chain: snapshot.manifest.chain,
+        chain: snapshot?.manifest.chain,
         onReason,
         log: options.log,
         signal: AbortSignal.any([options.signal, enough.signal]),

@@ -1,6 +1,7 @@
 import { readTrustedKey } from '@presync/format/key-files';
 import type { PublicKey } from '@presync/format/signature';
 import type { Backend } from '@presync/node/layout';
+import { configuredNode } from '@presync/node/node-arguments';
 import type { CommandConfig } from '@presync/runtime/commands';
 import { PresyncError } from '@presync/runtime/errors';
 import type { Logger } from '@presync/runtime/log';
@@ -13,6 +14,7 @@ import { logNotices } from '@presync/store/notices';
 import { measureClockSkew } from '@presync/store/server-time';
 import { type CloudGroup, createCloudGroup } from './cloud-group.ts';
 import type { FindSnapshotOptions } from './find-snapshot.ts';
+import { assertFallbacks } from './lib/fallback-rules.ts';
 import { openCloud } from './open-cloud.ts';
 import type { PreflightSettings } from './preflight.ts';
 import type { RestoreArchiveOptions } from './restore-archive.ts';
@@ -33,6 +35,7 @@ type FindConfig = Pick<
   | 'concurrency'
   | 'channel'
   | 'snapshot'
+  | 'toBlock'
   | 'allowQuarantined'
   | 'trust'
   | 'insecureNoVerify'
@@ -59,6 +62,7 @@ export async function composeFind(config: FindConfig, parts: ComposeParts): Prom
     from,
     channel: config.channel,
     snapshot: config.snapshot,
+    toBlock: config.toBlock,
     allowQuarantined: config.allowQuarantined,
     trusted,
     chain: config.chain,
@@ -81,14 +85,32 @@ export async function composeRestore(
   config: RestoreConfig,
   parts: ComposeParts & { progress: ProgressSink },
 ): Promise<RestoreDatabaseOptions> {
+  const { existing, fallback, freeRoom } = config;
+  const checks = await composePreflight(config);
+  const source = fallback.includes('warp') ? checks.node : undefined;
+  const node = source === undefined ? undefined : await configuredNode(source, parts);
+  assertFallbacks(fallback, node?.arguments);
+  if (freeRoom && existing !== 'replace' && existing !== 'reuse') {
+    throw new PresyncError(
+      'CONFIG_INVALID',
+      `--free-room removes an old database, which --existing ${existing} leaves alone`,
+      { hint: 'say --existing replace or reuse, or leave --free-room out' },
+    );
+  }
   return {
     ...(await composeFind(config, parts)),
+    fallback,
+    maxAttempts: config.maxAttempts,
+    retryFailed: config.retryFailed,
+    importRate: config.importRate,
+    warpSyncTimeMs: config.warpSyncTime,
     basePath: config.basePath,
     relayBasePath: config.relayBasePath,
-    existing: config.existing,
+    existing,
+    freeRoom,
     owner: config.owner,
     sealedFile: config.sealedFile === 'none' ? undefined : config.sealedFile,
-    preflight: await composePreflight(config),
+    preflight: checks,
     concurrency: config.concurrency,
     dryRun: config.dryRun,
     progress: parts.progress,

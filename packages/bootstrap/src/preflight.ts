@@ -7,7 +7,7 @@ import type { OptionValues } from '@presync/runtime/options';
 import type { ClockSkew } from '@presync/store/server-time';
 import { placeOf } from '@presync/transfer/part-targets';
 import type { Snapshot } from '@presync/transfer/repository';
-import { CHECKS, type Finding, refusal } from './lib/finding.ts';
+import { CHECKS, type CheckId, type Finding, refusal } from './lib/finding.ts';
 import type { PreflightContext, PreflightSubject, SubjectPart } from './lib/preflight-context.ts';
 import { checkClock, checkDisk, checkFiles, checkRoom } from './lib/preflight-machine.ts';
 import {
@@ -40,6 +40,8 @@ export interface PreflightOptions extends PreflightSettings {
   basePath: string;
   relayBasePath?: string | undefined;
   existing: 'refuse' | 'keep' | 'reuse' | 'replace';
+  /** The old database may be removed first where the disk has no room for both. */
+  freeRoom?: boolean | undefined;
   /** False when nothing will be written, and a database that is there is looked at. */
   restores: boolean;
   owner?: { uid: number; gid: number } | undefined;
@@ -67,6 +69,7 @@ export async function preflight(options: PreflightOptions): Promise<Finding[]> {
     relayBasePath: options.relayBasePath,
     restores: options.restores,
     existing: options.existing,
+    freeRoom: options.freeRoom,
     owner: options.owner,
     node,
     reserve: options.reserve,
@@ -145,6 +148,15 @@ export function subjectOf(
 
 function nameOf({ channel, sequence }: Manifest): string {
   return `snapshot ${channel}#${sequence}`;
+}
+
+/** Checks that hold the snapshot against the node: another snapshot may pass them. */
+const ABOUT_SNAPSHOT: ReadonlySet<CheckId> = new Set(['genesis', 'chain', 'backend', 'pruning', 'version']);
+
+/** True when something is refused, and nothing but what another snapshot may do better. */
+export function isOnlyAboutSnapshot(findings: readonly Finding[]): boolean {
+  const refusals = findings.filter(({ verdict }) => verdict === 'refusal');
+  return refusals.length > 0 && refusals.every(({ check }) => ABOUT_SNAPSHOT.has(check));
 }
 
 /** Refusals, all of them, with the code of the first. */

@@ -18,7 +18,7 @@ export interface AgentState {
 
 export interface ServeNodeOptions {
   node: StartedNode | undefined;
-  chain: Manifest['chain'];
+  chain: Manifest['chain'] | undefined;
   ready: Omit<ReadyRules, 'chain'>;
   drainMs: number;
   group?: Group | undefined;

@@ -17,6 +17,8 @@ export interface CommandContext<C extends CommandName> {
   progress: ProgressSink;
   /** For results that are too large to be returned; not to be used in JSON mode. */
   stdout: ResultWriter;
+  /** Asks whoever sits at the terminal, below the lines that explain it; undefined where nobody can be asked. */
+  ask: ((lines: readonly string[], question: string) => Promise<boolean>) | undefined;
   /** True when the result is one JSON document. */
   json: boolean;
   /** Reads the configuration again, as it was read at the start. */

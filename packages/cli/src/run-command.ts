@@ -9,6 +9,7 @@ import { createProgress } from '@presync/runtime/progress';
 import { createStatusLine } from '@presync/runtime/status-line';
 import type { CommandResult, ResultWriter } from './command.ts';
 import { HANDLERS } from './handlers.ts';
+import { createAsk } from './lib/ask.ts';
 import type { Invocation } from './program.ts';
 
 export interface Surroundings {
@@ -57,6 +58,7 @@ export async function runCommand<C extends CommandName>(
     log,
     progress,
     stdout,
+    ask: terminal && !json && process.stdin.isTTY === true ? createAsk(statusLine, signal) : undefined,
     json,
     reload: () => loadConfig(command, { commandLine }),
     onHangup: (listener) => {

@@ -80,16 +80,24 @@ export const SERVE_OPTIONS: Readonly<Record<'store' | 'basePath', readonly Optio
 
 const KEEP = ['keepLast', 'keepHourly', 'keepDaily', 'keepWeekly', 'keepMonthly', 'grace'] as const;
 
+/** Which snapshot it is to be. */
+const CHOOSE = ['snapshot', 'toBlock', 'allowQuarantined'] as const;
+
 const RESTORE = [
   ...DATABASE,
   'relayBasePath',
   ...REPOSITORY,
   'source',
   ...TRUST,
-  'snapshot',
-  'allowQuarantined',
+  ...CHOOSE,
   'maxAge',
+  'fallback',
+  'maxAttempts',
+  'retryFailed',
+  'importRate',
+  'warpSyncTime',
   'existing',
+  'freeRoom',
   'owner',
   'sealedFile',
   'unit',
@@ -186,16 +194,7 @@ export const COMMANDS = {
   },
   export: {
     summary: 'Write a snapshot as one .tar.zst, for people who have no presync',
-    options: [
-      ...REPOSITORY,
-      'source',
-      ...TRUST,
-      'snapshot',
-      'allowQuarantined',
-      'stateDir',
-      'out',
-      ...COMMON,
-    ],
+    options: [...REPOSITORY, 'source', ...TRUST, ...CHOOSE, 'stateDir', 'out', ...COMMON],
     required: ['store', 'out'],
     arguments: [],
     exits: [4, 5, 6, 7],
@@ -242,11 +241,22 @@ export const COMMANDS = {
     exits: [4, 5, 7],
   },
   verify: {
-    summary: 'Read a repository, a channel or a snapshot back whole and check every byte of it',
-    options: [...REPOSITORY, ...TRUST, 'snapshot', 'stateDir', 'report', ...COMMON],
+    summary: 'Check a repository, a channel or a snapshot, or a restored database, byte by byte',
+    options: [
+      ...REPOSITORY,
+      ...TRUST,
+      'snapshot',
+      'path',
+      'sample',
+      'basePath',
+      'relayBasePath',
+      'stateDir',
+      'report',
+      ...COMMON,
+    ],
     required: ['store'],
     arguments: [],
-    exits: [4, 5, 7],
+    exits: [4, 5, 6, 7],
   },
   prune: {
     summary: 'Remove the snapshots that retention does not keep, and what no snapshot names',

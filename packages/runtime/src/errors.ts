@@ -76,6 +76,14 @@ export const ERROR_CODES = {
     exit: 4,
     meaning: 'The snapshot has failed its proof on the source node, or has not passed it yet.',
   },
+  SNAPSHOT_FAILED_BEFORE: {
+    exit: 4,
+    meaning: 'The snapshot turned out damaged when this machine restored it before.',
+  },
+  RESTORE_GIVEN_UP: {
+    exit: 4,
+    meaning: 'As many snapshots in a row as --max-attempts allows have turned out damaged on this machine.',
+  },
   ARCHIVE_UNFIT: {
     exit: 4,
     meaning:
@@ -109,9 +117,21 @@ export const ERROR_CODES = {
   TARGET_CLOCK: { exit: 6, meaning: "This machine's clock is too far from that of the store." },
   TARGET_NODE: { exit: 6, meaning: "The node's unit is not there, or cannot be loaded." },
   NO_SPACE: { exit: 6, meaning: 'There is not enough room on the disk.' },
+  WARP_SYNC_FASTER: {
+    exit: 6,
+    meaning: 'The node would be ready sooner by warp sync than from the snapshot, by estimate.',
+  },
+  NOTHING_TO_COMPARE: {
+    exit: 6,
+    meaning: 'A node has opened the database since it was restored, and changes every file of it in place.',
+  },
   PROOF_NOT_ISOLATED: {
     exit: 6,
     meaning: 'A proof node cannot be kept from the network on this machine in the way that is demanded.',
+  },
+  TARGET_NOTES_DAMAGED: {
+    exit: 6,
+    meaning: 'What an interrupted restore has noted beside the database cannot be read.',
   },
   TARGET_UNWRITABLE: { exit: 6, meaning: 'The target cannot be written.' },
 

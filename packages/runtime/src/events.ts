@@ -93,6 +93,17 @@ export const EVENTS = {
   'preflight.overruled': 'A refusal of the preflight was overruled with --preflight-ignore.',
   'restore.done': 'The database is in place.',
   'restore.record_unusable': 'What was restored here before cannot be read; the store is asked.',
+  'restore.plan': 'What a restore is about to do.',
+  'restore.passed_over': 'A snapshot is not used; the code and the reason tell why.',
+  'restore.snapshot_failed':
+    'A snapshot turned out damaged while it was restored; it is remembered and not tried again.',
+  'restore.fell_back': 'Another snapshot, or warp sync, takes the place of the one that was wanted.',
+  'restore.warp_sync_faster':
+    'By estimate the node would be ready sooner by warp sync than from the snapshot.',
+  'restore.failures_unreadable':
+    'What is remembered of snapshots that failed here cannot be read, and is passed over.',
+  'restore.old_removed':
+    'The old database is removed before the new one is there, to make room, as was allowed.',
   'restore.left': 'What was restored so far could not be removed.',
   'archive.list': 'A file list tells what an archive holds.',
   'archive.other': 'An archive holds another database as well.',

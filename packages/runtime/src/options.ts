@@ -2,6 +2,7 @@ import { accessSync, constants } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { AGENT_OPTIONS } from './lib/agent-options.ts';
+import { CHOICE_OPTIONS } from './lib/choice-options.ts';
 import { CLOUD_INIT_OPTIONS } from './lib/cloud-init-options.ts';
 import { DAEMON_OPTIONS } from './lib/daemon-options.ts';
 import type { OptionDefinition } from './lib/option-definition.ts';
@@ -20,7 +21,6 @@ import {
   pattern,
   powerOfTwoBytes,
   sha256,
-  snapshotReference,
   text,
   url,
 } from './lib/option-kinds.ts';
@@ -110,11 +110,7 @@ export const OPTIONS = {
     description:
       'The line of snapshots, <chain spec id>/<profile>. Found when it is clear which one is meant.',
   },
-  snapshot: {
-    kind: snapshotReference(),
-    description: 'Which snapshot of the channel.',
-    default: 'latest',
-  },
+  ...CHOICE_OPTIONS,
   ...PAUSE_OPTIONS,
   rpc: {
     kind: url(['http', 'https', 'ws', 'wss']),
@@ -400,6 +396,7 @@ export const EXCLUSIVE: readonly (readonly OptionName[])[] = [
   ['signKey', 'insecureNoSign'],
   ['unit', 'nodeCommand'],
   ['executableUrl', 'debUrl'],
+  ['snapshot', 'toBlock'],
 ];
 
 function defaultStateDir(): string {

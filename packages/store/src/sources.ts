@@ -29,6 +29,8 @@ export interface Sources {
   ): Promise<void>;
   /** Asks the sources at a location no more, as one that turned out to hold other objects. */
   leaveOut(location: string, reason: string): void;
+  /** Asks the sources at a location again, and believes them anew, whatever came from there before. */
+  takeIn(location: string): void;
   /** What each source did so far, in their order. */
   report(): SourceReport[];
 }
@@ -308,6 +310,15 @@ export function createSources(options: SourcesOptions): Sources {
     },
     leaveOut(location, reason) {
       for (const { store, report } of sources) if (store.location === location) report.dropped ??= reason;
+    },
+    takeIn(location) {
+      for (const source of sources) {
+        if (source.store.location !== location) continue;
+        delete source.report.dropped;
+        source.corrupt = 0;
+        source.failuresInARow = 0;
+        source.restUntil = 0;
+      }
     },
     report: () => sources.map(({ report }) => ({ ...report, failures: { ...report.failures } })),
   };

@@ -76,6 +76,41 @@ export async function listPins(
   return pins;
 }
 
+/**
+ * The pinned snapshots of a channel, the newest first.
+ *
+ * @throws SNAPSHOT_NOT_FOUND when none is pinned, or the store cannot tell
+ */
+export async function pinnedSequences(
+  { store }: Pick<Repository, 'store'>,
+  channel: string,
+  { signal }: { signal: AbortSignal },
+): Promise<number[]> {
+  if (!store.traits.listable) {
+    throw new PresyncError(
+      'SNAPSHOT_NOT_FOUND',
+      `${store.location} cannot be listed, so nobody can tell what is pinned there`,
+      { hint: 'name the snapshot by its number with --snapshot, or read the bucket itself' },
+    );
+  }
+  const pins = (await listPins({ store }, { signal })).get(channel) ?? new Set();
+  if (pins.size > 0) return [...pins].toSorted((a, b) => b - a);
+  throw new PresyncError('SNAPSHOT_NOT_FOUND', `channel ${channel} has no pinned snapshot`, {
+    hint: 'pin one with "presync pin CHANNEL#SEQ", or leave --snapshot pinned out',
+  });
+}
+
+/** What to resolve for a reference: the newest of the pinned ones for `pinned`. */
+export async function resolvePinned(
+  repository: Pick<Repository, 'store'>,
+  channel: string,
+  { snapshot, signal }: { snapshot: 'latest' | 'pinned' | number; signal: AbortSignal },
+): Promise<'latest' | number> {
+  if (snapshot !== 'pinned') return snapshot;
+  const [newest] = await pinnedSequences(repository, channel, { signal });
+  return newest ?? 'latest';
+}
+
 function notThere(channel: string, sequence: number): PresyncError {
   return new PresyncError(
     'SNAPSHOT_NOT_FOUND',

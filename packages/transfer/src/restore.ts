@@ -1,8 +1,9 @@
-import { rm, stat, statfs } from 'node:fs/promises';
+import { copyFile, rm } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { zeroDigest } from '@presync/format/digest';
 import type { IndexedChunk, IndexedFile } from '@presync/format/index-file';
 import { errnoOf, ioError, isPresyncError, PresyncError, throwIfAborted } from '@presync/runtime/errors';
+import { formatBytes } from '@presync/runtime/units';
 import pLimit from 'p-limit';
 import type { OnEvent } from './events.ts';
 import { assertArchiveEnd } from './lib/archive-check.ts';
@@ -17,16 +18,28 @@ import { type Journal, openJournal } from './lib/journal.ts';
 import { chunksOf } from './lib/local-index.ts';
 import { whileHeld } from './lib/reader-lease.ts';
 import {
+  assertRoom,
+  type CountedRoom,
+  clearRemoved,
+  countRoom,
+  isOnSeveralDisks,
+  type RoomNeed,
+  removeOld,
+  roomNeeds,
+  shortOfRoom,
+} from './lib/restore-room.ts';
+import {
   allPaths,
   assertNothingThere,
   clearWork,
   createStagedFile,
+  journalPath,
   openStage,
   type PartPaths,
+  partOf,
   partPaths,
   readState,
   sealStage,
-  stagedBytes,
   stagedPath,
   statePath,
   undoHalfSwap,
@@ -52,6 +65,10 @@ export interface RestoreOptions {
   existing?: ExistingPolicy | undefined;
   /** Called for each file of the index before anything is written for it; throws to refuse it. */
   assertFile: (file: IndexedFile) => void;
+  /** Where the disk has no room for both, remove the old database before the new one is there. Default false. */
+  freeRoom?: boolean | undefined;
+  /** The snapshot's index, where it was downloaded and proved before. */
+  index?: string | undefined;
   /** Owner of all that is made; by default who runs presync. */
   owner?: { uid: number; gid: number } | undefined;
   concurrency?: number | undefined;
@@ -77,6 +94,8 @@ export interface RestoreResult {
   reusedChunks: number;
   /** True when an earlier attempt had come far enough that only the swap was left. */
   wasSealed: boolean;
+  /** True when the old database was removed first, to make room. */
+  removedOld: boolean;
 }
 
 const DEFAULT_CONCURRENCY = 16;
@@ -110,14 +129,16 @@ export async function restoreSnapshot(options: RestoreOptions): Promise<RestoreR
       resumedChunks: 0,
       reusedChunks: 0,
       wasSealed,
+      removedOld: false,
     };
     if (!wasSealed) {
       if (swap !== undefined) await undoSwap(swap);
       for (const part of roots) await undoHalfSwap(part);
       if ((options.existing ?? 'refuse') === 'refuse')
         for (const part of roots) await assertNothingThere(part);
-      await preflight(options, parts, first);
-      const names = await fetchHeld(options, parts, first, state?.manifest === snapshot.sha256, result);
+      const short = await preflight(options, parts, first);
+      const sameSnapshot = state?.manifest === snapshot.sha256;
+      const names = await fetchHeld({ options, parts, first, sameSnapshot, short, result });
       // Those that lie in others first, since these keep what lies in them.
       for (const part of parts.toSorted((a, b) => b.stage.length - a.stage.length)) {
         await sealStage(part, names.get(part.part) ?? new Set(), options.owner);
@@ -143,9 +164,9 @@ function stateOf({ manifest, sha256 }: Snapshot): { channel: string; sequence: n
 
 /**
  * All that can be refused before anything is staged: the room, and every line of the index. Leaves the index in the work folder;
- * when it refuses, it leaves nothing that was not there.
+ * when it refuses, it leaves nothing that was not there. Returns the disks whose room only the old database can give.
  */
-async function preflight(options: RestoreOptions, parts: PartPaths[], first: PartPaths): Promise<void> {
+async function preflight(options: RestoreOptions, parts: PartPaths[], first: PartPaths): Promise<RoomNeed[]> {
   const { repository, snapshot, owner, signal } = options;
   const { manifest } = snapshot;
   const undo: (() => Promise<void>)[] = [];
@@ -156,21 +177,29 @@ async function preflight(options: RestoreOptions, parts: PartPaths[], first: Par
       undo.unshift((await makeFolders(dirname(part.target), owner)).undo);
       undo.unshift((await makeFolders(part.work)).undo);
     }
-    const devices = new Set<number>();
-    for (const { work } of parts) devices.add((await stat(work)).dev);
-    if (devices.size === 1) await assertRoom(parts, first, snapshot);
-    const needed = new Map<string, number>();
+    await clearRemoved(parts);
+    const freeing = options.freeRoom === true;
+    const counted: CountedRoom | undefined = (await isOnSeveralDisks(parts)) ? new Map() : undefined;
+    let needs: RoomNeed[] = [];
+    if (counted === undefined) {
+      needs = await roomNeeds(parts, manifest);
+      assertRoom(needs, { freeing });
+    }
     await rm(indexPath, { force: true });
-    await downloadIndex(repository, manifest, indexPath, { signal });
+    if (options.index === undefined) await downloadIndex(repository, manifest, indexPath, { signal });
+    else await copyFile(options.index, indexPath);
     for await (const chunk of chunksOf(repository, manifest, indexPath, signal)) {
       for (const file of chunk.begins) {
         options.assertFile(file);
         partOf(parts, file);
       }
-      if (devices.size > 1 && chunk.sha256 !== zeroDigest(repository.chunkSize))
-        countRoom(parts, chunk, needed);
+      if (counted !== undefined) countRoom(counted, chunk, repository.chunkSize, parts);
     }
-    await assertRoomEach(parts, needed);
+    if (counted !== undefined) {
+      needs = await roomNeeds(parts, manifest, counted);
+      assertRoom(needs, { freeing });
+    }
+    return shortOfRoom(needs);
   } catch (error) {
     await rm(indexPath, { force: true });
     for (const step of undo) await step();
@@ -180,52 +209,6 @@ async function preflight(options: RestoreOptions, parts: PartPaths[], first: Par
 
 function indexPathOf({ work }: PartPaths): string {
   return join(work, 'restore-index.zst');
-}
-
-function partOf(parts: PartPaths[], file: IndexedFile): PartPaths {
-  const part = parts.find(({ part: path }) => path === dirname(file.path));
-  if (part !== undefined) return part;
-  throw new PresyncError('PATH_UNSAFE', `${file.path} lies in none of the snapshot's parts`, {
-    hint: 'do not use this snapshot',
-  });
-}
-
-async function assertRoom(parts: PartPaths[], first: PartPaths, { manifest }: Snapshot): Promise<void> {
-  let staged = 0;
-  for (const part of parts) staged += await stagedBytes(part);
-  // Repeated chunks, zeros above all, are counted once: holes take no room.
-  const needed = Math.max(0, Math.min(manifest.totals.bytes, manifest.totals.unique) - staged);
-  assertFree(first.work, await freeBytes(first.work), needed);
-}
-
-function assertFree(dir: string, free: number, needed: number): void {
-  if (free >= needed) return;
-  throw new PresyncError('NO_SPACE', `${dir} has ${free} bytes free, and the snapshot needs ${needed} more`, {
-    hint: 'use a larger disk, or remove what is not needed; a database that is replaced stays until the new one is complete',
-  });
-}
-
-/** Adds what a chunk will take in each part's work folder. */
-function countRoom(parts: PartPaths[], chunk: IndexedChunk, needed: Map<string, number>): void {
-  for (const segment of chunk.segments) {
-    if (segment.kind !== 'data') continue;
-    const { work } = partOf(parts, segment.file);
-    needed.set(work, (needed.get(work) ?? 0) + segment.length);
-  }
-}
-
-/** Where the parts go to several disks, each needs room of its own. */
-async function assertRoomEach(parts: PartPaths[], needed: ReadonlyMap<string, number>): Promise<void> {
-  for (const [work, bytes] of needed) {
-    let staged = 0;
-    for (const part of parts) if (part.work === work) staged += await stagedBytes(part);
-    assertFree(work, await freeBytes(work), Math.max(0, bytes - staged));
-  }
-}
-
-async function freeBytes(dir: string): Promise<number> {
-  const { bavail, bsize } = await statfs(dir);
-  return bavail * bsize;
 }
 
 /** A file that is being put together. */
@@ -238,32 +221,47 @@ interface StagedFile {
 }
 
 /** Fetches while a lease keeps collectors from removing what is fetched, where one can be had. */
-function fetchHeld(...args: Parameters<typeof fetchAll>): ReturnType<typeof fetchAll> {
-  const [{ onPhase, ...options }] = args;
+function fetchHeld(work: FetchWork): ReturnType<typeof fetchAll> {
+  const { onPhase, ...options } = work.options;
   onPhase?.('lease');
   return whileHeld(options, () => {
     onPhase?.('restore');
-    return fetchAll(...args);
+    return fetchAll(work);
   });
 }
 
+interface FetchWork {
+  options: RestoreOptions;
+  parts: PartPaths[];
+  first: PartPaths;
+  /** The stage holds an earlier attempt at this very snapshot. */
+  sameSnapshot: boolean;
+  /** Disks that the old databases must leave first. */
+  short: readonly RoomNeed[];
+  result: RestoreResult;
+}
+
 /** Fetches all chunks into the stage. Returns the names of each part's files. */
-async function fetchAll(
-  options: RestoreOptions,
-  parts: PartPaths[],
-  first: PartPaths,
-  sameSnapshot: boolean,
-  result: RestoreResult,
-): Promise<Map<string, Set<string>>> {
+async function fetchAll(work: FetchWork): Promise<Map<string, Set<string>>> {
+  const { options, parts, first, sameSnapshot, result } = work;
   const { repository, snapshot, signal } = options;
   const { manifest } = snapshot;
-  const journalPath = join(first.work, 'restore.journal');
   // The note first: once a stage is opened, no note may say of it that it is sealed.
-  if (!sameSnapshot) await rm(journalPath, { force: true });
+  if (!sameSnapshot) await rm(journalPath(first), { force: true });
   await writeState(first, { ...stateOf(snapshot), phase: 'fetching' });
+  if (work.short.length > 0) {
+    for (const { dir, free, needed, old } of work.short)
+      options.onEvent?.(
+        'restore.old_removed',
+        `${dir} has ${formatBytes(free)} free, and ${formatBytes(needed)} are needed: the old database (${formatBytes(old)}) is REMOVED NOW, before the new one is there`,
+        { dir, freeBytes: free, neededBytes: needed, oldBytes: old },
+      );
+    await removeOld(parts);
+    result.removedOld = true;
+  }
   for (const part of parts) await openStage(part);
 
-  const journal = await openJournal(journalPath, manifest.totals.chunks);
+  const journal = await openJournal(journalPath(first), manifest.totals.chunks);
   const concurrency = boundedConcurrency(options.concurrency ?? DEFAULT_CONCURRENCY, repository.chunkSize);
   const workers = createChunkWorkers({ concurrency });
   const names = new Map(parts.map((part) => [part.part, new Set(insideOf(part, parts))]));

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { encodeDocument, parseDocument, sha256Schema } from '@presync/format/documents';
 import { encodeManifest, parseManifest } from '@presync/format/manifest';
@@ -49,6 +49,16 @@ export async function readRestored(subject: RestoredSubject): Promise<Restored |
   }
   const { manifest, sha256, trustedBy } = parseDocument(bytes, restoredSchema, path);
   return { manifest: parseManifest(Buffer.from(manifest), path), sha256, trustedBy };
+}
+
+/** Nothing was brought there after all: what lies there later is a node's own. */
+export async function forgetRestored(subject: RestoredSubject): Promise<void> {
+  const path = pathOf(subject);
+  try {
+    await rm(path, { force: true });
+  } catch (error) {
+    throw ioError(error, 'remove', path);
+  }
 }
 
 /**

@@ -4,17 +4,20 @@ import { isPresyncError, messageOf } from '@presync/runtime/errors';
 import type { OnEvent } from './events.ts';
 import { whileHeld } from './lib/reader-lease.ts';
 import { includes, type Ranges, readRemoved, wasRemoved } from './lib/removed.ts';
+import { resolvePinned } from './pins.ts';
 import { readProof } from './proof.ts';
 import { listSequences, type Repository, readLatest, resolveSnapshot, type Snapshot } from './repository.ts';
 import type { Seen } from './seen.ts';
-import { type Problem, verifySnapshot } from './verify.ts';
+import { type Problem, type Selection, verifySnapshot } from './verify.ts';
 
 export interface VerifyRepositoryOptions {
   repository: Repository;
   /** Default: all channels. */
   channel?: string | undefined;
   /** Default: all snapshots. */
-  snapshot?: 'latest' | number | undefined;
+  snapshot?: 'latest' | 'pinned' | number | undefined;
+  /** Of each snapshot, only these chunks. */
+  selection?: Selection | undefined;
   trusted: readonly PublicKey[] | 'anybody';
   /** What this machine has accepted from a channel before. */
   seenOf: (channel: string) => Promise<Seen | undefined>;
@@ -29,7 +32,15 @@ export interface VerifyRepositoryOptions {
 }
 
 export interface VerifyRepositoryResult {
-  snapshots: { channel: string; sequence: number; chunks: number; bytes: number; sound: boolean }[];
+  /** `meant`: chunks that the selection names, of which `chunks` were proved. */
+  snapshots: {
+    channel: string;
+    sequence: number;
+    chunks: number;
+    meant: number;
+    bytes: number;
+    sound: boolean;
+  }[];
   problems: Problem[];
 }
 
@@ -74,7 +85,11 @@ async function verifyChannel(
   channel: string,
   result: VerifyRepositoryResult,
 ): Promise<void> {
-  const { repository, signal, snapshot = 'all' } = options;
+  const { repository, signal } = options;
+  const snapshot =
+    options.snapshot === undefined
+      ? 'all'
+      : await resolvePinned(repository, channel, { snapshot: options.snapshot, signal });
   const pointer = repositoryKeys.latest(channel);
   const sequences = await listSequences(repository, channel, { signal });
   const latest = await attempt(result, pointer, () => readLatest(repository, channel, { signal }));
@@ -139,7 +154,7 @@ async function verifyOne(
   sequence: number,
   result: VerifyRepositoryResult,
 ): Promise<Snapshot | undefined> {
-  const { repository, scope, scratchDir, concurrency, onProgress, onEvent, signal } = options;
+  const { repository, scope, selection, scratchDir, concurrency, onProgress, onEvent, signal } = options;
   const key = repositoryKeys.manifest(channel, sequence);
   const found = await attempt(result, key, () => resolve(options, channel, sequence));
   const verified =
@@ -154,6 +169,7 @@ async function verifyOne(
               repository,
               manifest,
               scope,
+              selection,
               scratchDir,
               concurrency,
               onProgress,
@@ -162,8 +178,9 @@ async function verifyOne(
           }),
         );
   result.problems.push(...(verified?.problems ?? []));
-  const { chunks = 0, bytes = 0 } = verified ?? {};
-  result.snapshots.push({ channel, sequence, chunks, bytes, sound: verified?.problems.length === 0 });
+  const { chunks = 0, meant = 0, bytes = 0 } = verified ?? {};
+  const sound = verified?.problems.length === 0;
+  result.snapshots.push({ channel, sequence, chunks, meant, bytes, sound });
   return found;
 }
 

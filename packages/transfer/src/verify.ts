@@ -11,7 +11,10 @@ import { createChunkTable } from './lib/chunk-table.ts';
 import { type ChunkWorkers, createChunkWorkers } from './lib/chunk-workers.ts';
 import { boundedConcurrency, forEachConcurrent } from './lib/concurrency.ts';
 import { chunksOf } from './lib/local-index.ts';
+import { type Selection, selectChunks } from './lib/select-chunks.ts';
 import { downloadIndex, type Repository } from './repository.ts';
+
+export { isPartial, type Selection } from './lib/select-chunks.ts';
 
 /** Something wrong with a repository. */
 export interface Problem {
@@ -29,6 +32,8 @@ export interface VerifyOptions {
   manifest: Manifest;
   /** All chunks, or a random sample. */
   scope: 'sample' | 'full';
+  /** Of all chunks, only these. */
+  selection?: Selection | undefined;
   /** Where the index is kept meanwhile. */
   scratchDir: string;
   concurrency?: number | undefined;
@@ -39,7 +44,10 @@ export interface VerifyOptions {
 }
 
 export interface VerifyResult {
+  /** Chunks that were proved. */
   chunks: number;
+  /** Chunks that the selection names, each once, of which `chunks` are those that were proved. */
+  meant: number;
   /** Bytes of plaintext that were proved. */
   bytes: number;
   problems: Problem[];
@@ -57,15 +65,22 @@ const DEFAULT_CONCURRENCY = 8;
  */
 export async function verifySnapshot(options: VerifyOptions): Promise<VerifyResult> {
   const { repository, manifest, signal, scope } = options;
-  const result: VerifyResult = { chunks: 0, bytes: 0, problems: [] };
+  const result: VerifyResult = { chunks: 0, meant: 0, bytes: 0, problems: [] };
   await mkdir(options.scratchDir, { recursive: true, mode: 0o700 });
   const scratch = await mkdtemp(join(options.scratchDir, 'verify-'));
   try {
     const index = join(scratch, 'index.zst');
     try {
       await downloadIndex(repository, manifest, index, { signal });
-      const chunks = chunksOf(repository, manifest, index, signal);
-      await verifyChunks(options, result, scope === 'full' ? distinct(chunks) : await sample(chunks));
+      const onMeant = (): void => {
+        result.meant += 1;
+      };
+      const chunks = selectChunks(
+        distinct(chunksOf(repository, manifest, index, signal)),
+        options.selection ?? {},
+        onMeant,
+      );
+      await verifyChunks(options, result, scope === 'full' ? chunks : await sample(chunks));
     } catch (error) {
       if (!isPresyncError(error) || error.exitCode !== 4) throw error;
       result.problems.push({
@@ -132,7 +147,7 @@ async function* distinct(chunks: AsyncIterable<IndexedChunk>): AsyncGenerator<In
 async function sample(chunks: AsyncIterable<IndexedChunk>): Promise<IndexedChunk[]> {
   const chosen: IndexedChunk[] = [];
   let count = 0;
-  for await (const chunk of distinct(chunks)) {
+  for await (const chunk of chunks) {
     count += 1;
     const place = count <= SAMPLE ? count - 1 : Math.floor(Math.random() * count);
     if (place < SAMPLE) chosen[place] = chunk;

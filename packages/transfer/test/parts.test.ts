@@ -251,7 +251,7 @@ describe('a snapshot of several databases', () => {
     await writeFile(note, '{}');
     await assert.rejects(
       restore(base, first),
-      (error) => isPresyncError(error, 'FORMAT_INVALID') && error.message.includes(note),
+      (error) => isPresyncError(error, 'TARGET_NOTES_DAMAGED') && error.message.includes(note),
     );
   });
 });

@@ -163,7 +163,7 @@ describe('a restore that was killed at one of its steps', () => {
     await writeFile(path, '{"presync":"restore"');
     await assert.rejects(
       restore(first),
-      (error) => isPresyncError(error, 'FORMAT_INVALID') && error.message.includes(path),
+      (error) => isPresyncError(error, 'TARGET_NOTES_DAMAGED') && error.message.includes(path),
     );
   });
 

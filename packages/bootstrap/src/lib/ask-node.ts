@@ -5,8 +5,8 @@ import { isPresyncError, messageOf, PresyncError, throwIfAborted } from '@presyn
 /** What a node must show to be right. */
 export interface ReadyRules {
   rpcUrl: string;
-  /** Of the snapshot that its database comes from. */
-  chain: Manifest['chain'];
+  /** Of the snapshot that its database comes from; undefined for a node that began with an empty one. */
+  chain: Manifest['chain'] | undefined;
   minPeers: number;
   /** Blocks between the head here and the highest that peers tell of. */
   maxHeadLag: number;
@@ -78,7 +78,7 @@ async function look(rpc: NodeRpc, rules: ReadyRules): Promise<NodeAnswer> {
   const no = (reason: string): NodeAnswer => ({ ok: false, reason });
   await assertChain(rpc, rules);
   const head = await rpc.best();
-  const { anchor } = rules.chain;
+  const anchor = rules.chain?.anchor ?? null;
   if (anchor !== null && !(await holdsAnchor(rpc, anchor))) {
     return no(
       `it has no block ${anchor.number} yet, which the snapshot holds: it may not have opened the restored database`,
@@ -97,6 +97,7 @@ async function look(rpc: NodeRpc, rules: ReadyRules): Promise<NodeAnswer> {
 }
 
 async function assertChain(rpc: NodeRpc, { chain }: ReadyRules): Promise<void> {
+  if (chain === undefined) return;
   const genesis = await rpc.genesisHash();
   if (genesis === chain.genesisHash) return;
   throw new PresyncError(

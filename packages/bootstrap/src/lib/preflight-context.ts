@@ -40,6 +40,7 @@ export interface PreflightContext {
   /** Something will be written; otherwise a database that is there is looked at. */
   restores: boolean;
   existing: 'refuse' | 'keep' | 'reuse' | 'replace';
+  freeRoom?: boolean | undefined;
   owner: { uid: number; gid: number } | undefined;
   /** Undefined when no unit and no command is known. */
   node: ConfiguredNode | undefined;

@@ -13,7 +13,12 @@ function targetOf({ basePath, path }: SubjectPart): string {
 }
 
 /** Room on the disks of the parts; what each of several disks needs only the index tells, which the restore reads first. */
-export async function checkRoom({ subject, restores, reserve }: PreflightContext): Promise<Finding[]> {
+export async function checkRoom({
+  subject,
+  restores,
+  reserve,
+  freeRoom,
+}: PreflightContext): Promise<Finding[]> {
   const { bytes, parts } = subject;
   const [first] = parts;
   if (!restores || bytes === undefined || first === undefined) return [];
@@ -28,21 +33,28 @@ export async function checkRoom({ subject, restores, reserve }: PreflightContext
   const free = [...disks.values()].reduce((sum, disk) => sum + disk.free, 0);
   const where = [...disks.values()].map(({ path }) => path).join(' and ');
   const old = await sizeOf(parts);
-  const stays = old > 0 ? `; the old database (${formatBytes(old)}) stays until the new one is whole` : '';
+  const goes = freeRoom === true && free < needed;
+  const stays =
+    old === 0
+      ? ''
+      : goes
+        ? `; the old database (${formatBytes(old)}) is removed first (--free-room)`
+        : `; the old database (${formatBytes(old)}) stays until the new one is whole`;
   const hint = 'use a larger disk, or remove what is not needed';
-  if (free < needed) {
+  const usable = goes ? free + old : free;
+  if (usable < needed) {
     return [
       refusal(
         'room',
         'NO_SPACE',
         `${where} has ${free} bytes free, and the snapshot needs ${needed} more${stays}`,
-        old > 0
-          ? `${hint}; with the node stopped, the old database too, when it is of no use any more`
+        old > 0 && free + old >= needed
+          ? `${hint}; or say --existing replace --free-room: then the old database is removed before the new one is there, and there is none if the restore fails`
           : hint,
       ),
     ];
   }
-  const left = free - needed;
+  const left = usable - needed;
   const rest = `${where} has ${formatBytes(free)} free, of which the snapshot needs ${formatBytes(needed)}${stays}`;
   if (left < reserve) {
     return [

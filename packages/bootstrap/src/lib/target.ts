@@ -106,6 +106,23 @@ export async function names(dir: string): Promise<string[]> {
   }
 }
 
+/** True when there is something in the folder. */
+export async function holdsAnything(dir: string): Promise<boolean> {
+  return (await names(dir)).length > 0;
+}
+
+/** A database of any chain in a base path; undefined when there is none. */
+export async function anyDatabase(basePath: string): Promise<{ dir: string; isWhole: boolean } | undefined> {
+  for (const chain of await names(join(basePath, 'chains'))) {
+    for (const backend of ['rocksdb', 'paritydb'] as const) {
+      const path = databasePath(chain, backend);
+      const dir = join(basePath, ...path.split('/'));
+      if (await holdsAnything(dir)) return { dir, isWhole: await isWhole([{ basePath, path, backend }]) };
+    }
+  }
+  return undefined;
+}
+
 /** True when every part has a database that can be opened, and none is half restored. */
 export async function isWhole(parts: readonly (TargetPart & { basePath: string })[]): Promise<boolean> {
   for (const { basePath, ...part } of parts) {

@@ -10,7 +10,7 @@ import { createMetrics, createRegistry } from '@presync/runtime/metrics';
 import { createServiceNotify } from '@presync/runtime/service-notify';
 import type { CommandHandler } from '../command.ts';
 import { writeReport } from '../lib/report.ts';
-import { restoreDocument } from './restore.ts';
+import { restoreDocument } from '../lib/restore-text.ts';
 
 const DEFAULT_RPC = 'ws://127.0.0.1:9944';
 

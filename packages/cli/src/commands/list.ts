@@ -1,7 +1,8 @@
 import { isPresyncError } from '@presync/runtime/errors';
-import { formatBytes } from '@presync/runtime/units';
+import { formatBytes, formatDuration } from '@presync/runtime/units';
 import { readStoreAccess } from '@presync/store/access';
 import { composeStore } from '@presync/store/compose';
+import { listPins } from '@presync/transfer/pins';
 import { quarantineOf, readProof } from '@presync/transfer/proof';
 import { listSequences, openRepository, readLatest, resolveSnapshot } from '@presync/transfer/repository';
 import { allChannels } from '@presync/transfer/verify-repository';
@@ -13,7 +14,11 @@ interface Row {
   newest: boolean;
   created: string | null;
   expires: string | null;
+  expired: boolean;
+  pinned: boolean;
+  /** A block that it holds for sure, and the highest that it can hold. */
   anchor: number | null;
+  head: number | null;
   bytes: number | null;
   added: number | null;
   signedBy: string[];
@@ -29,12 +34,14 @@ export const list: CommandHandler<'list'> = async ({ config, signal }) => {
     const repository = await openRepository(store, { signal });
     // Also those that have nothing but what is in quarantine.
     const channels = config.channel === undefined ? await allChannels(repository, signal) : [config.channel];
+    const pins = await listPins(repository, { signal });
     const rows: Row[] = [];
     for (const channel of channels) {
       const latest = await readLatest(repository, channel, { signal });
       for (const sequence of await listSequences(repository, channel, { signal })) {
         rows.push(await describe(sequence, sequence === latest?.document.sequence));
         async function describe(number: number, newest: boolean): Promise<Row> {
+          const pinned = pins.get(channel)?.has(number) ?? false;
           try {
             // Looking is not trusting: list shows who signed, and checks nobody.
             const snapshot = await resolveSnapshot(repository, {
@@ -52,7 +59,10 @@ export const list: CommandHandler<'list'> = async ({ config, signal }) => {
               newest,
               created,
               expires,
+              expired: expires !== null && Date.now() >= Date.parse(expires),
+              pinned,
               anchor: chain.anchor?.number ?? null,
+              head: chain.head?.number ?? null,
               bytes: totals.bytes,
               added: totals.added,
               signedBy: snapshot.signedBy,
@@ -67,7 +77,10 @@ export const list: CommandHandler<'list'> = async ({ config, signal }) => {
               newest,
               created: null,
               expires: null,
+              expired: false,
+              pinned,
               anchor: null,
+              head: null,
               bytes: null,
               added: null,
               signedBy: [],
@@ -92,10 +105,19 @@ export const list: CommandHandler<'list'> = async ({ config, signal }) => {
 };
 
 function line(row: Row): string {
-  const name = `${row.channel}#${row.sequence}${row.newest ? ' (newest)' : ''}`;
+  const marks = [...(row.newest ? ['newest'] : []), ...(row.pinned ? ['pinned'] : [])];
+  const name = `${row.channel}#${row.sequence}${marks.length === 0 ? '' : ` (${marks.join(', ')})`}`;
   if (row.problem !== null) return `${name}  DAMAGED: ${row.problem}`;
-  const anchor = row.anchor === null ? '' : `  block ${row.anchor}`;
-  const signed = row.signedBy.length === 0 ? 'unsigned' : `signed by ${row.signedBy.join(', ')}`;
-  const quarantine = row.quarantine === null ? '' : `  QUARANTINED: ${row.quarantine}`;
-  return `${name}  ${row.created}${anchor}  ${formatBytes(row.bytes ?? 0)}, ${formatBytes(row.added ?? 0)} new  ${signed}${quarantine}`;
+  const age = formatDuration(Math.max(0, Date.now() - Date.parse(row.created ?? '')));
+  return [
+    name,
+    `${row.created}, ${age} ago`,
+    ...(row.anchor === null
+      ? []
+      : [`block ${row.anchor}${row.head === null ? '' : `, none above ${row.head}`}`]),
+    `${formatBytes(row.bytes ?? 0)}, ${formatBytes(row.added ?? 0)} new`,
+    row.signedBy.length === 0 ? 'UNSIGNED' : `signed by ${row.signedBy.join(', ')}`,
+    ...(row.expired ? [`EXPIRED ${row.expires}`] : []),
+    ...(row.quarantine === null ? [] : [`QUARANTINED: ${row.quarantine}`]),
+  ].join('  ');
 }

@@ -66,7 +66,15 @@ async function snapshotFor(
   const { store, trust, insecureNoVerify } = config;
   if (store === undefined || (trust.length === 0 && !insecureNoVerify)) return undefined;
   const options = await composeFind(
-    { ...config, store, source: [], concurrency: undefined, snapshot: 'latest', allowQuarantined: false },
+    {
+      ...config,
+      store,
+      source: [],
+      concurrency: undefined,
+      snapshot: 'latest',
+      toBlock: undefined,
+      allowQuarantined: false,
+    },
     { log, signal },
   );
   try {

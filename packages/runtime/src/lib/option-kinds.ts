@@ -176,11 +176,23 @@ export function sha256(): OptionKind<string> {
   });
 }
 
-export function snapshotReference(): OptionKind<'latest' | number> {
+/** More than nothing and at most all of something, as a number of percent. */
+export function percent(): OptionKind<number> {
   return kind({
-    schema: z.union([z.literal('latest'), z.int().positive()]),
-    allowed: '"latest" or a sequence number from 1 on',
-    placeholder: 'latest|SEQ',
+    schema: parsed(/^\d{1,3}(?:\.\d{1,4})?%$/, (input) =>
+      within(Number(input.slice(0, -1)), Number.MIN_VALUE, 100),
+    ),
+    allowed: 'a share with its sign, above 0% and up to 100%, such as 5% or 0.1%',
+    placeholder: 'N%',
+    show: (value) => `${value}%`,
+  });
+}
+
+export function snapshotReference(): OptionKind<'latest' | 'pinned' | number> {
+  return kind({
+    schema: z.union([z.literal('latest'), z.literal('pinned'), z.int().positive()]),
+    allowed: '"latest", "pinned" or a sequence number from 1 on',
+    placeholder: 'latest|pinned|SEQ',
     fromText: wholeNumber,
   });
 }

@@ -1,4 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises';
+import { errnoOf } from '@presync/runtime/errors';
 
 /**
  * Which chunks a restore has written: a hint for the next attempt, which proves each of them again by its digest. So it need not
@@ -12,8 +13,37 @@ export interface Journal {
 }
 
 export async function openJournal(path: string, chunks: number): Promise<Journal> {
-  const done = new Uint8Array(Math.ceil(chunks / 8));
   const file: FileHandle = await open(path, 'a+', 0o600);
+  const has = await readOrdinals(file, chunks);
+  return {
+    has,
+    async add(ordinal) {
+      const row = Buffer.alloc(4);
+      row.writeUInt32LE(ordinal);
+      await file.appendFile(row);
+    },
+    close: () => file.close(),
+  };
+}
+
+/** What a journal says, for looking only. One that is not there says nothing. */
+export async function readJournal(path: string, chunks: number): Promise<Journal['has']> {
+  let file: FileHandle;
+  try {
+    file = await open(path, 'r');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return () => false;
+    throw error;
+  }
+  try {
+    return await readOrdinals(file, chunks);
+  } finally {
+    await file.close();
+  }
+}
+
+async function readOrdinals(file: FileHandle, chunks: number): Promise<Journal['has']> {
+  const done = new Uint8Array(Math.ceil(chunks / 8));
   const buffer = Buffer.alloc(64 * 1024);
   for (let position = 0; ; ) {
     const { bytesRead } = await file.read(buffer, 0, buffer.length, position);
@@ -25,13 +55,5 @@ export async function openJournal(path: string, chunks: number): Promise<Journal
     }
     position += whole;
   }
-  return {
-    has: (ordinal) => ((done[ordinal >> 3] ?? 0) & (1 << (ordinal & 7))) !== 0,
-    async add(ordinal) {
-      const row = Buffer.alloc(4);
-      row.writeUInt32LE(ordinal);
-      await file.appendFile(row);
-    },
-    close: () => file.close(),
-  };
+  return (ordinal) => ((done[ordinal >> 3] ?? 0) & (1 << (ordinal & 7))) !== 0;
 }

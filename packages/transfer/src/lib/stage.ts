@@ -9,7 +9,7 @@ import {
   sha256Schema,
 } from '@presync/format/documents';
 import type { IndexedFile } from '@presync/format/index-file';
-import { errnoOf, PresyncError } from '@presync/runtime/errors';
+import { errnoOf, isPresyncError, PresyncError } from '@presync/runtime/errors';
 import { z } from 'zod';
 import { durableRename, replaceFile, syncDirectory } from './durable.ts';
 
@@ -69,6 +69,15 @@ export function allPaths(targets: readonly PartTarget[]): PartPaths[] {
   });
 }
 
+/** The part that a file lies in. */
+export function partOf(parts: readonly PartPaths[], file: Pick<IndexedFile, 'path'>): PartPaths {
+  const part = parts.find(({ part: path }) => path === dirname(file.path));
+  if (part !== undefined) return part;
+  throw new PresyncError('PATH_UNSAFE', `${file.path} lies in none of the snapshot's parts`, {
+    hint: 'do not use this snapshot',
+  });
+}
+
 function isWithin(inner: { target: string }, outer: { target: string }): boolean {
   return inner.target.startsWith(`${outer.target}/`);
 }
@@ -108,13 +117,27 @@ export function statePath(paths: PartPaths): string {
   return join(paths.work, 'restore.json');
 }
 
+/** The notes of what is in place already. */
+export function journalPath({ work }: PartPaths): string {
+  return join(work, 'restore.journal');
+}
+
 export async function readState(paths: PartPaths): Promise<RestoreState | undefined> {
-  const path = statePath(paths);
+  return readNote(statePath(paths), stateSchema);
+}
+
+/** A note beside the database; undefined when there is none. */
+export async function readNote<T>(path: string, schema: z.ZodType<T>): Promise<T | undefined> {
   try {
-    return parseDocument(await readFile(path), stateSchema, path);
+    return parseDocument(await readFile(path), schema, path);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
+    if (!isPresyncError(error)) throw error;
+    const newer = error.code === 'FORMAT_TOO_NEW' ? 'update presync on this machine, or ' : '';
+    throw new PresyncError('TARGET_NOTES_DAMAGED', error.message, {
+      cause: error,
+      hint: `${newer}remove ${dirname(path)}, with what an interrupted restore has left there, and restore again`,
+    });
   }
 }
 

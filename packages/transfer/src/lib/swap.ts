@@ -1,10 +1,10 @@
-import { readFile, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { encodeDocument, parseDocument, sha256Schema } from '@presync/format/documents';
+import { encodeDocument, sha256Schema } from '@presync/format/documents';
 import { errnoOf, PresyncError } from '@presync/runtime/errors';
 import { z } from 'zod';
 import { durableRename, replaceFile } from './durable.ts';
-import { allPaths, exists, type PartPaths } from './stage.ts';
+import { allPaths, exists, type PartPaths, readNote } from './stage.ts';
 
 /**
  * Moves sealed folders to their databases' places; may be called again after it was interrupted at any point. First all old databases are moved aside, the first part's
@@ -68,13 +68,7 @@ export async function writeSwap(parts: readonly PartPaths[], manifest: string): 
 }
 
 export async function readSwap(main: PartPaths): Promise<SwapNote | undefined> {
-  const path = notePath(main);
-  try {
-    return parseDocument(await readFile(path), noteSchema, path);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  }
+  return readNote(notePath(main), noteSchema);
 }
 
 export async function dropSwap(main: PartPaths): Promise<void> {
