@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { cpSync, existsSync, promises as fs, readdirSync, readFileSync } from 'node:fs';
+import { cpSync, existsSync, promises as fs, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
@@ -86,6 +86,7 @@ async function atEachStep(before: (what: string) => void, work: () => Promise<un
       Object.assign(fs, {
         [name]: (...args: unknown[]) => {
           before(`${name} ${String(args[0])}`);
+          if (name === 'rm') emptyStepwise(String(args[0]), before);
           return call(...args);
         },
       });
@@ -95,6 +96,15 @@ async function atEachStep(before: (what: string) => void, work: () => Promise<un
   } finally {
     Object.assign(fs, real);
     syncBuiltinESMExports();
+  }
+}
+
+/** A folder goes file by file, and a kill may come between any two. */
+function emptyStepwise(path: string, before: (what: string) => void): void {
+  if (!existsSync(path) || !statSync(path).isDirectory()) return;
+  for (const entry of readdirSync(path)) {
+    before(`the removal of ${entry} from ${path}`);
+    rmSync(join(path, entry), { recursive: true });
   }
 }
 
