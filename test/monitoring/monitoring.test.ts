@@ -86,6 +86,8 @@ describe('alert rules', () => {
     assert.deepEqual(silent, [
       'presync_bootstrap_phase_seconds',
       'presync_bootstrap_to_ready_seconds',
+      'presync_cloud_notice_deadline_timestamp_seconds',
+      'presync_cloud_notices_total',
       'presync_config_reloads_total',
       'presync_repository_removed_bytes_total',
       'presync_restore_bytes_total',
