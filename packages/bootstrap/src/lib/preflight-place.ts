@@ -1,5 +1,6 @@
 /** The checks of the places that databases are restored to. */
-import { realpath, stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import {
   backendOf,
@@ -55,6 +56,18 @@ export async function checkExisting({ subject, restores, existing }: PreflightCo
   );
   for (const part of roots) {
     const target = targetOf(part);
+    const closed = await closedFolder(dirname(target));
+    if (closed !== undefined) {
+      findings.push(
+        refusal(
+          'existing',
+          'TARGET_UNWRITABLE',
+          `${closed.path} cannot be written by presync (${closed.code}), and the database goes below it`,
+          'run as a user who may write there, or mount the file system writable',
+        ),
+      );
+      continue;
+    }
     if ((await diskKind(target)).mountPoint === (await canonical(target))) {
       findings.push(
         refusal(
@@ -84,6 +97,20 @@ export async function checkExisting({ subject, restores, existing }: PreflightCo
     }
   }
   return findings.length > 0 ? findings : [pass('existing', 'no database is there yet')];
+}
+
+/** The folder in which those that are missing would have to be made, when that cannot be. */
+async function closedFolder(path: string): Promise<{ path: string; code: string } | undefined> {
+  for (let current = path; ; current = dirname(current)) {
+    try {
+      await access(current, constants.W_OK | constants.X_OK);
+      return undefined;
+    } catch (error) {
+      const code = errnoOf(error);
+      if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') return { path: current, code };
+      if (code !== 'ENOENT' || dirname(current) === current) throw ioError(error, 'look at', current);
+    }
+  }
 }
 
 /** Whether the node looks where presync restores. */
