@@ -108,7 +108,7 @@ async function assertQuarantined(
     ...['show', '--store', source.store, '--trust', source.trust, '--snapshot', '1'],
     ...['--channel', 'dev/rocksdb', '--state-dir', join(source.dir, 'agent')],
   ]);
-  assert.match(shown.stdout, /QUARANTINED: /);
+  assert.match(shown.stdout, /QUARANTINED it failed its proof at .*: PROOF_FAILED: /);
   assertGone(source);
   t.diagnostic(row?.quarantine ?? '');
 }
