@@ -219,7 +219,7 @@ describe('a snapshot that is too old on arrival', () => {
     await assert.rejects(scene.restore({ ...options, existing: 'replace' }), /older than --max-age/);
     const before = reads.chunks();
     for (let boot = 0; boot < 3; boot++) {
-      const outcome = await scene.restore({ ...options, maxAgeMs: undefined });
+      const outcome = await scene.restore(options);
       assert.equal(outcome.kept, true);
     }
     assert.equal(reads.chunks(), before);
